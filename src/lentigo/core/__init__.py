@@ -1,0 +1,1 @@
+"""Foundations without dependencies on data or networks: errors, taxonomy, configuration, run folders."""

@@ -1,0 +1,1 @@
+"""From files on disk to samples: catalogues, splits, preprocessing, augmentation, synthetic images."""

@@ -1,0 +1,203 @@
+"""The catalogue: one row per image, whatever the data set looked like on disk."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lentigo.core.errors import DataError, first_five
+from lentigo.core.files import write_text_atomic
+from lentigo.core.taxonomy import CLASS_CODES, NUM_CLASSES, find_label
+
+SPLITS = ("train", "val", "test", "extra")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One image.
+
+    `path` is the file; `member` names the image inside a container (an `.npz` array and index, a row of a
+    Parquet pack) and is empty for plain files. `lesion_id` is never empty: a source without lesion ids gives
+    every image its own and leaves `has_lesion_id` false. `split` is empty until a split is made.
+    """
+
+    image_id: str
+    path: Path
+    label: int
+    lesion_id: str
+    member: str = ""
+    has_lesion_id: bool = True
+    patient_id: str = ""
+    age_years: float | None = None
+    sex: str = ""
+    site: str = ""
+    dx_type: str = ""
+    primary: bool = True
+    split: str = ""
+    sha256: str = ""
+    width: int = 0
+    height: int = 0
+
+    @property
+    def location(self) -> str:
+        """The file, and the member inside it, as messages print it."""
+        return f"{self.path}#{self.member}" if self.member else str(self.path)
+
+
+_COLUMNS = tuple(field.name for field in fields(Row))
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """An immutable table of images. `synthetic` marks drawings, and every surface repeats it."""
+
+    rows: tuple[Row, ...]
+    name: str = "catalog"
+    synthetic: bool = False
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self.rows)
+
+    @cached_property
+    def labels(self) -> NDArray[np.int64]:
+        """Labels (N,) int64 in 0..6."""
+        return np.fromiter((row.label for row in self.rows), dtype=np.int64, count=len(self.rows))
+
+    @cached_property
+    def class_counts(self) -> NDArray[np.int64]:
+        """Images per class, (7,) int64."""
+        counts: NDArray[np.int64] = np.bincount(self.labels, minlength=NUM_CLASSES).astype(np.int64)
+        return counts
+
+    def filter(self, keep: Callable[[Row], bool]) -> Catalog:
+        """The rows for which `keep` is true, in the same order."""
+        return replace(self, rows=tuple(row for row in self.rows if keep(row)))
+
+    def split(self, *names: str) -> Catalog:
+        """The rows of the named splits."""
+        return self.filter(lambda row: row.split in names)
+
+    def check_disjoint(self) -> None:
+        """Raise DataError where one lesion has images in two of train, val and test.
+
+        `extra` counts as training data. Every path into training and evaluation calls this.
+        """
+        splits_of: dict[str, set[str]] = defaultdict(set)
+        for row in self.rows:
+            if row.split:
+                splits_of[row.lesion_id].add("train" if row.split == "extra" else row.split)
+        leaking = [
+            f"{lesion} in {'+'.join(sorted(splits))}" for lesion, splits in splits_of.items() if len(splits) > 1
+        ]
+        if leaking:
+            raise DataError(
+                f"{len(leaking)} lesions have images in more than one split: {first_five(leaking)}",
+                "Make a lesion-disjoint split with `lentigo data split`.",
+            )
+
+    def to_csv(self, path: Path) -> Path:
+        """Write every column; image paths are absolute."""
+        return write_text_atomic(path, self.csv_text())
+
+    def csv_text(self) -> str:
+        """The table as CSV text with `\\n` line ends."""
+        buffer = io.StringIO()
+        writer = csv.writer(buffer, lineterminator="\n")
+        writer.writerow(_COLUMNS)
+        for row in self.rows:
+            values = {name: getattr(row, name) for name in _COLUMNS}
+            values["path"] = row.path.resolve()
+            values["label"] = CLASS_CODES[row.label]
+            values["age_years"] = "" if row.age_years is None else f"{row.age_years:g}"
+            values["has_lesion_id"] = int(row.has_lesion_id)
+            values["primary"] = int(row.primary)
+            writer.writerow(values[name] for name in _COLUMNS)
+        return buffer.getvalue()
+
+    @property
+    def sha256(self) -> str:
+        """Digest over id, lesion, label and split of every row; independent of where the files lie."""
+        digest = hashlib.sha256()
+        for row in self.rows:
+            digest.update(f"{row.image_id}\t{row.lesion_id}\t{row.label}\t{row.split}\n".encode())
+        return digest.hexdigest()
+
+
+def is_catalog_header(header: Sequence[str]) -> bool:
+    """Whether a CSV header is one that `Catalog.to_csv` wrote."""
+    return tuple(header) == _COLUMNS
+
+
+def read_catalog_csv(path: Path) -> Catalog:
+    """Read a table written by `Catalog.to_csv`.
+
+    Raises:
+        DataError: on a foreign header or malformed rows; all of them at once.
+    """
+    rows: list[Row] = []
+    problems: list[str] = []
+    with path.open(encoding="utf-8", newline="") as stream:
+        reader = csv.DictReader(stream)
+        if not is_catalog_header(reader.fieldnames or ()):
+            raise DataError(
+                f"{path}: expected the columns {','.join(_COLUMNS)}; found {','.join(reader.fieldnames or ())}",
+                "Pass a table written by `lentigo data split`.",
+            )
+        for number, record in enumerate(reader, start=2):
+            row = _parse_record(record)
+            if row is None:
+                problems.append(f"line {number}")
+            else:
+                rows.append(row)
+    if problems:
+        raise DataError(
+            f"{path}: {len(problems)} malformed rows: {first_five(problems)}",
+            "Write the table again with `lentigo data split`.",
+        )
+    return Catalog(tuple(rows), path.stem, synthetic=bool(rows) and all(r.dx_type == "synthetic" for r in rows))
+
+
+def _parse_record(record: dict[str, str]) -> Row | None:
+    if None in record or None in record.values():
+        return None
+    label = find_label(record["label"])
+    try:
+        age_years = float(record["age_years"]) if record["age_years"] else None
+        width, height = int(record["width"]), int(record["height"])
+    except ValueError:
+        return None
+    if label is None or (age_years is not None and not math.isfinite(age_years)):
+        return None
+    if record["split"] not in ("", *SPLITS) or not record["image_id"] or not record["lesion_id"]:
+        return None
+    return Row(
+        image_id=record["image_id"],
+        path=Path(record["path"]),
+        label=label,
+        lesion_id=record["lesion_id"],
+        member=record["member"],
+        has_lesion_id=record["has_lesion_id"] == "1",
+        patient_id=record["patient_id"],
+        age_years=age_years,
+        sex=record["sex"],
+        site=record["site"],
+        dx_type=record["dx_type"],
+        primary=record["primary"] == "1",
+        split=record["split"],
+        sha256=record["sha256"],
+        width=width,
+        height=height,
+    )

@@ -1,0 +1,1 @@
+"""Fitting a network and running it over a data set."""
