@@ -1,0 +1,290 @@
+"""The typed configuration of a training: recipes in TOML, overrides with `--set a.b=c`, resolved and frozen.
+
+Every key has a range; a wrong key or value names the nearest right one. The resolved configuration is written
+beside the run, and `lentigo train --config RUN/config.toml` repeats it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from lentigo.core.errors import ConfigError
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+NonNegative = Annotated[float, Field(ge=0)]
+Strength = Literal["none", "sqrt", "inverse"]
+SplitName = Literal["train", "val", "test", "extra"]
+
+
+class Section(BaseModel):
+    """A frozen section that refuses unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class About(Section):
+    """What a recipe is: shown by `lentigo config` and before training."""
+
+    name: str = Field("custom", description="name of the recipe")
+    source: str = Field("", description="where its settings come from")
+    cost: str = Field("", description="time on a named machine")
+    expected: str = Field("", description="expected validation score, and on what")
+
+
+class DataConfig(Section):
+    """Which rows are trained on and how images are kept at hand."""
+
+    train_splits: tuple[SplitName, ...] = Field(("train",), description="splits trained on; never val or test")
+    include_repeats: bool = Field(False, description="also use repeat photographs of a lesion (primary = 0)")
+    cache: Literal["auto", "memory", "disk", "none"] = Field(
+        "auto", description="where decoded images are kept: auto takes memory, then disk, as the limit allows"
+    )
+    cache_limit_mb: Annotated[int, Field(ge=0)] = Field(4096, description="upper bound of the image cache in MB")
+    num_workers: Annotated[int, Field(ge=-1, le=64)] = Field(
+        -1, description="loader processes; -1: none on a CPU (the cores train), up to 8 beside a GPU"
+    )
+
+    @model_validator(mode="after")
+    def _train_only(self) -> DataConfig:
+        if not self.train_splits or not set(self.train_splits) <= {"train", "extra"}:
+            raise ValueError("train_splits takes train and extra only")
+        return self
+
+
+class PreprocessConfig(Section):
+    """The evaluation contract (see `lentigo.data.preprocess.Preprocess`)."""
+
+    color_mode: Literal["gray", "rgb"] = Field("rgb", description="gray: ITU-R 601 luma stacked three times")
+    resize_steps_px: Annotated[
+        tuple[Annotated[int, Field(ge=16, le=2048)], ...], Field(min_length=1, max_length=4)
+    ] = Field((224,), description="successive squares; the last is the network's input")
+    resize_rule: Literal["squash", "crop"] = Field("squash", description="squash, or shorter side and centre crop")
+    interpolation: Literal["bilinear", "bicubic"] = Field("bilinear", description="pillow's filter, antialiased")
+
+
+class AugmentConfig(Section):
+    """Random changes of training images only."""
+
+    rotation_degrees: Annotated[float, Field(ge=0, le=180)] = Field(0.0, description="rotation drawn from +-this")
+    shift: Annotated[float, Field(ge=0, le=0.5)] = Field(0.0, description="shift as a fraction of the side, +-")
+    zoom: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="scale drawn from 1 - zoom to 1 + zoom")
+    horizontal_flip: Fraction = Field(0.0, description="probability")
+    vertical_flip: Fraction = Field(0.0, description="probability")
+    brightness: NonNegative = Field(0.0, description="factor drawn from 1 +- this")
+    contrast: NonNegative = Field(0.0, description="factor drawn from 1 +- this")
+    saturation: NonNegative = Field(0.0, description="factor drawn from 1 +- this; colour only")
+    hue: Annotated[float, Field(ge=0, le=0.5)] = Field(0.0, description="turn of the hue circle, +-; colour only")
+    crop_min_area: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="random resized crop: least area kept; 1 turns it off"
+    )
+
+
+class ModelConfig(Section):
+    """The network and where its weights start."""
+
+    architecture: str = Field("mobilenet_v2", description="see `lentigo config --architectures`")
+    weights: str = Field("imagenet", description="imagenet, none, or a .safetensors or .pth file")
+    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.2, description="before the last linear layer")
+    batch_norm: Literal["train", "frozen", "sync"] = Field(
+        "train", description="train, frozen (statistics stay), or sync (across GPUs)"
+    )
+    batch_norm_momentum: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None, description="overrides the architecture's (MobileNetV3: 0.01; 0.1 suits short runs)"
+    )
+
+
+class OptimizerConfig(Section):
+    """AdamW and its learning rate over time."""
+
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = Field(1e-3, description="peak rate of the head")
+    weight_decay: NonNegative = Field(0.01, description="AdamW; not on biases and normalisation if decay_norm is off")
+    decay_norm: bool = Field(True, description="decay biases and normalisation too, as plain AdamW does")
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="each block towards the input learns this factor slower"
+    )
+    schedule: Literal["constant", "cosine", "one_cycle"] = Field("cosine", description="shape after the warm-up")
+    warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = Field(0.1, description="share of steps rising from ~0")
+    head_only_epochs: Annotated[int, Field(ge=0)] = Field(0, description="first epochs that train the head alone")
+    gradient_clip_norm: NonNegative = Field(0.0, description="0 turns clipping off")
+
+
+class LossConfig(Section):
+    """Cross-entropy and its variants."""
+
+    kind: Literal["cross_entropy", "focal", "logit_adjusted"] = Field("cross_entropy", description="loss function")
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="mass spread over all classes")
+    class_weights: Strength = Field("none", description="loss weights from training class counts")
+    focal_gamma: NonNegative = Field(2.0, description="focal loss only")
+    logit_adjustment: NonNegative = Field(1.0, description="strength tau; logit_adjusted only")
+
+
+class RegularizationConfig(Section):
+    """Averaging and mixing."""
+
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="average of weights and BatchNorm; 0: off")
+    mixup_alpha: NonNegative = Field(0.0, description="Beta(alpha, alpha) mixing of image pairs; 0: off")
+    cutmix_alpha: NonNegative = Field(0.0, description="Beta(alpha, alpha) patch area; 0: off")
+
+
+class TrainingConfig(Section):
+    """How long, how fast, and which epoch is kept."""
+
+    epochs: Annotated[int, Field(ge=1, le=10000)] = Field(8, description="passes over the training set")
+    batch_size: Annotated[int, Field(ge=1, le=65536)] = Field(32, description="global, over all devices")
+    sampler: Strength = Field("none", description="draw classes evenly: none, sqrt, or inverse of their frequency")
+    selection_metric: Literal["balanced_accuracy", "accuracy", "macro_f1", "loss", "last"] = Field(
+        "balanced_accuracy", description="validation metric that chooses the epoch; last takes the last"
+    )
+    early_stop_epochs: Annotated[int, Field(ge=0)] = Field(0, description="stop after so many without a gain; 0: off")
+    time_limit_min: NonNegative = Field(0.0, description="stop and keep the best after so many minutes; 0: off")
+    checkpoint_min: NonNegative = Field(5.0, description="also save within an epoch, every so many minutes; 0: off")
+    precision: Literal["auto", "32", "bf16", "16"] = Field("auto", description="auto: bf16 on a GPU, 32 on a CPU")
+    channels_last: bool = Field(True, description="memory layout; faster on CPUs and tensor cores")
+    compile: bool = Field(False, description="torch.compile: about a minute first, then faster")
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(0, description="of everything random")
+
+
+class Config(Section):
+    """A resolved recipe."""
+
+    about: About = About()  # type: ignore[call-arg]
+    data: DataConfig = DataConfig()  # type: ignore[call-arg]
+    preprocess: PreprocessConfig = PreprocessConfig()  # type: ignore[call-arg]
+    augment: AugmentConfig = AugmentConfig()  # type: ignore[call-arg]
+    model: ModelConfig = ModelConfig()  # type: ignore[call-arg]
+    optimizer: OptimizerConfig = OptimizerConfig()  # type: ignore[call-arg]
+    loss: LossConfig = LossConfig()  # type: ignore[call-arg]
+    regularization: RegularizationConfig = RegularizationConfig()  # type: ignore[call-arg]
+    training: TrainingConfig = TrainingConfig()  # type: ignore[call-arg]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Config:
+        if self.loss.kind != "cross_entropy" and (
+            self.regularization.mixup_alpha or self.regularization.cutmix_alpha
+        ):
+            raise ValueError("mixup and cutmix need loss.kind = cross_entropy")
+        if self.optimizer.head_only_epochs >= self.training.epochs:
+            raise ValueError("optimizer.head_only_epochs must be less than training.epochs")
+        return self
+
+    def to_toml(self) -> str:
+        """The configuration as TOML, every key written out (None is left out)."""
+        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+
+
+def recipe_names() -> list[str]:
+    """The recipes that come with the package."""
+    folder = resources.files("lentigo.training") / "recipes"
+    return sorted(item.name.removesuffix(".toml") for item in folder.iterdir() if item.name.endswith(".toml"))
+
+
+def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Config:
+    """A recipe by name, or a TOML file, with `section.key=value` overrides applied in order.
+
+    Raises:
+        ConfigError: for an unknown recipe, key or value; all problems at once, with the nearest right key.
+    """
+    if name_or_path in recipe_names():
+        text = (resources.files("lentigo.training") / "recipes" / f"{name_or_path}.toml").read_text("utf-8")
+    elif Path(name_or_path).is_file():
+        try:
+            text = Path(name_or_path).read_text(encoding="utf-8")
+        except (UnicodeDecodeError, OSError) as error:
+            raise ConfigError(f"cannot read the recipe {name_or_path}: {error}", "Pass a TOML text file.") from None
+    else:
+        near = difflib.get_close_matches(name_or_path, recipe_names(), n=1)
+        hint = f"Did you mean {near[0]!r}? " if near else ""
+        raise ConfigError(
+            f"no recipe {name_or_path!r}: neither a file nor one of {', '.join(recipe_names())}",
+            f"{hint}Pass one of these names or the path of a TOML file.",
+        )
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{name_or_path} is not valid TOML: {error}", "Correct that line.") from None
+    for override in overrides:
+        _apply_override(values, override)
+    return parse_config(values, name_or_path)
+
+
+def parse_config(values: Mapping[str, Any], origin: str) -> Config:
+    """Validate nested values; ConfigError lists every problem."""
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        problems = [_describe(dict(problem)) for problem in error.errors()]
+        raise ConfigError(
+            f"{origin}: {len(problems)} wrong settings: {'; '.join(problems[:5])}"
+            + (f"; and {len(problems) - 5} more" if len(problems) > 5 else ""),
+            "Correct them; `lentigo config --keys` lists every key with its range and meaning.",
+        ) from None
+
+
+def all_keys() -> dict[str, tuple[str, str, str]]:
+    """Every key as `section.key` -> (type, default, description)."""
+    keys: dict[str, tuple[str, str, str]] = {}
+    for section_name, section in Config.model_fields.items():
+        section_type = section.annotation
+        assert isinstance(section_type, type) and issubclass(section_type, BaseModel)
+        for key, field in section_type.model_fields.items():
+            schema = section_type.model_json_schema()["properties"][key]
+            keys[f"{section_name}.{key}"] = (_type_text(schema), str(field.default), field.description or "")
+    return keys
+
+
+def _type_text(schema: Mapping[str, Any]) -> str:
+    if "enum" in schema:
+        return " | ".join(str(value) for value in schema["enum"])
+    if "anyOf" in schema:
+        return " | ".join(_type_text(option) for option in schema["anyOf"])
+    if schema.get("type") == "array":
+        return f"list of {_type_text(schema.get('items', schema.get('prefixItems', [{}])[0]))}"
+    bounds = [
+        f"{sign} {schema[name]}"
+        for name, sign in (("minimum", ">="), ("exclusiveMinimum", ">"), ("maximum", "<="), ("exclusiveMaximum", "<"))
+        if name in schema
+    ]
+    return " ".join([str(schema.get("type", "any")), ", ".join(bounds)]).strip()
+
+
+def _apply_override(values: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    key = key.strip()
+    if not separator or key.count(".") != 1:
+        raise ConfigError(f"--set takes section.key=value; found {override!r}", "For example --set training.epochs=4")
+    if key not in all_keys():
+        raise ConfigError(f"--set {key}: no such key{_did_you_mean(key)}", "`lentigo config --keys` lists every key.")
+    section, _, name = key.partition(".")
+    try:
+        value = tomllib.loads(f"value = {text.strip()}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    target = values.setdefault(section, {})
+    if not isinstance(target, dict):
+        raise ConfigError(f"[{section}] must be a table; found {target!r}", f"Write a section [{section}].")
+    target[name] = value
+
+
+def _did_you_mean(key: str) -> str:
+    near = difflib.get_close_matches(key, all_keys(), n=1, cutoff=0.5)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
+def _describe(problem: Mapping[str, Any]) -> str:
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        known = [*all_keys(), *Config.model_fields]
+        near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+        return f"{key}: no such key" + (f" (did you mean {near[0]}?)" if near else "")
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    return f"{key}: {message}, found {problem['input']!r}" if key else message
+
+

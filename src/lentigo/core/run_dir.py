@@ -1,0 +1,187 @@
+"""A run is a folder: the file name of every artefact, its status and its lock."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from lentigo.core.errors import CheckpointError, ConfigError
+from lentigo.core.files import write_json_atomic
+
+STATES = ("running", "done", "interrupted", "failed")
+
+
+@dataclass(frozen=True, slots=True)
+class RunDir:
+    """Names of the artefacts below `path`; see the class's properties for the list."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved recipe."""
+        return self.path / "config.toml"
+
+    @property
+    def environment(self) -> Path:
+        """Versions, machine, commit, command line."""
+        return self.path / "environment.json"
+
+    @property
+    def status(self) -> Path:
+        """State, epoch, message."""
+        return self.path / "status.json"
+
+    @property
+    def catalog(self) -> Path:
+        """The exact rows and splits."""
+        return self.path / "catalog.csv"
+
+    @property
+    def catalog_digest(self) -> Path:
+        """Digest of the rows."""
+        return self.path / "catalog.sha256"
+
+    @property
+    def log(self) -> Path:
+        """One row an epoch."""
+        return self.path / "log.csv"
+
+    @property
+    def console(self) -> Path:
+        """What the terminal said."""
+        return self.path / "log.txt"
+
+    @property
+    def best(self) -> Path:
+        """The chosen weights."""
+        return self.path / "checkpoints" / "best.safetensors"
+
+    @property
+    def last(self) -> Path:
+        """The last epoch's weights."""
+        return self.path / "checkpoints" / "last.safetensors"
+
+    @property
+    def state(self) -> Path:
+        """All that a resumed training needs."""
+        return self.path / "checkpoints" / "last.state"
+
+    @property
+    def metrics(self) -> Path:
+        """Metrics of every judged split."""
+        return self.path / "metrics.json"
+
+    @property
+    def looks(self) -> Path:
+        """When the test split was looked at."""
+        return self.path / "test_looks.json"
+
+    @property
+    def report(self) -> Path:
+        """The self-contained report."""
+        return self.path / "report.html"
+
+    def predictions(self, split: str) -> Path:
+        """Logits of one split."""
+        return self.path / "predictions" / f"{split}.csv"
+
+    def figure(self, name: str) -> Path:
+        """A figure as SVG."""
+        return self.path / "figures" / f"{name}.svg"
+
+    def text_report(self, split: str) -> Path:
+        """The printed classification report of one split."""
+        return self.path / "predictions" / f"{split}.report.txt"
+
+    @classmethod
+    def create(cls, root: Path, architecture: str, name: str | None = None) -> RunDir:
+        """A new folder `YYYYMMDD-HHMM-architecture-xxxx` below `root`, or `root/name`; never an existing one."""
+        stamp = datetime.now().strftime("%Y%m%d-%H%M")
+        folder = root / (name or f"{stamp}-{architecture.replace(':', '-')}-{secrets.token_hex(2)}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            raise ConfigError(
+                f"the run {folder} exists already",
+                f"Choose another --name, or continue it with `lentigo train --resume {folder}`.",
+            ) from None
+        return cls(folder)
+
+    @classmethod
+    def open(cls, path: Path) -> RunDir:
+        """An existing run; CheckpointError where the folder is none."""
+        run = cls(path)
+        if not path.is_dir() or not run.config.is_file():
+            found = "no such folder" if not path.exists() else "no config.toml in it"
+            raise CheckpointError(
+                f"{path} is not a run folder ({found})", "`lentigo runs` lists the runs; pass one of them."
+            )
+        return run
+
+    def read_status(self) -> dict[str, Any]:
+        """The status; a run whose process is gone without a word reads as interrupted."""
+        try:
+            status: dict[str, Any] = json.loads(self.status.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            status = {"state": "running"}
+        except json.JSONDecodeError:
+            return {"state": "failed", "message": "status.json is unreadable"}
+        if status.get("state") == "running" and not self.is_locked():
+            status |= {"state": "interrupted", "message": "the process ended without a word"}
+        return status
+
+    def write_status(self, state: str, **facts: Any) -> None:
+        """Replace the status."""
+        assert state in STATES, state
+        write_json_atomic(self.status, {"state": state, "pid": os.getpid(), **facts})
+
+    def read_looks(self) -> list[str]:
+        """Times at which the test split was judged."""
+        if not self.looks.is_file():
+            return []
+        looks: list[str] = json.loads(self.looks.read_text(encoding="utf-8"))
+        return looks
+
+    def add_look(self) -> None:
+        """Record one more look at the test split."""
+        write_json_atomic(self.looks, [*self.read_looks(), datetime.now().isoformat(timespec="seconds")])
+
+    def is_locked(self) -> bool:
+        """Whether a living process works in this run."""
+        lock = self.path / ".lock"
+        if not lock.exists():
+            return False
+        with lock.open("a") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run; a second process gets a ConfigError. The system drops the lock with the process."""
+        with (self.path / ".lock").open("a") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ConfigError(
+                    f"another process is working in {self.path}", "Wait for it, or stop it first."
+                ) from None
+            yield
+
+
+def list_runs(root: Path) -> list[RunDir]:
+    """The runs below `root`, oldest first."""
+    if not root.is_dir():
+        return []
+    return [RunDir(path.parent) for path in sorted(root.glob("*/config.toml"))]

@@ -1,0 +1,111 @@
+"""Weights and what is needed to use them, in one safetensors file: no pickle, nothing executed on loading."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from lentigo.core.errors import CheckpointError, ConfigError, first_five
+from lentigo.core.files import write_atomic
+from lentigo.core.taxonomy import CLASS_CODES
+from lentigo.data.preprocess import Preprocess
+from lentigo.models.network import build_network
+
+FORMAT_VERSION = 1
+_METADATA_KEY = "lentigo"
+
+
+class ModelSpec(BaseModel):
+    """All but the weights: architecture, class order, the evaluation contract and where the weights come from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format_version: int = FORMAT_VERSION
+    architecture: str
+    dropout: float = 0.2
+    classes: tuple[str, ...] = CLASS_CODES
+    preprocess: Preprocess
+    provenance: dict[str, str] = {}
+
+
+def save_checkpoint(path: Path, weights: Mapping[str, Tensor], spec: ModelSpec) -> Path:
+    """Write weights and spec atomically."""
+    return save_tensors(path, weights, {_METADATA_KEY: spec.model_dump(mode="json")})
+
+
+def load_checkpoint(path: Path) -> tuple[nn.Module, ModelSpec]:
+    """The network in evaluation mode, and its spec.
+
+    Raises:
+        CheckpointError: where the file is missing, damaged, foreign, newer than this version, or does not fit.
+    """
+    weights, metadata = load_tensors(path)
+    if _METADATA_KEY not in metadata:
+        raise CheckpointError(
+            f"{path} holds weights but no Lentigo model description",
+            "Pass it to `lentigo train --weights` as a start, or pass a run's best.safetensors here.",
+        )
+    version = metadata[_METADATA_KEY].get("format_version", 0)
+    if version != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path} has format version {version}; this version reads {FORMAT_VERSION}", "Update Lentigo."
+        )
+    try:
+        spec = ModelSpec.model_validate(metadata[_METADATA_KEY])
+        network = build_network(spec.architecture, len(spec.classes), spec.dropout)
+    except (ValidationError, ConfigError) as error:
+        raise CheckpointError(f"{path}: unusable model description: {error}", "Train or export it again.") from None
+    if spec.classes != CLASS_CODES:
+        raise CheckpointError(
+            f"{path} knows the classes {', '.join(spec.classes)}; expected {', '.join(CLASS_CODES)}",
+            "Use a model of these seven classes.",
+        )
+    _load_exactly(network, weights, path)
+    return network.eval(), spec
+
+
+def _load_exactly(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+    own = network.state_dict()
+    wrong = [f"{name} missing" for name in own if name not in weights]
+    wrong += [f"{name} unexpected" for name in weights if name not in own]
+    wrong += [
+        f"{name} is {tuple(weights[name].shape)}, expected {tuple(own[name].shape)}"
+        for name in own
+        if name in weights and weights[name].shape != own[name].shape
+    ]
+    if wrong:
+        raise CheckpointError(f"{path}: {len(wrong)} layers do not fit: {first_five(wrong)}", "Train it again.")
+    network.load_state_dict(dict(weights))
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> Path:
+    """Write named tensors with JSON metadata atomically."""
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    texts = {name: json.dumps(value) for name, value in metadata.items()}
+    return write_atomic(path, lambda temporary: save_file(contiguous, temporary, metadata=texts))
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Named tensors (CPU) and JSON metadata of a safetensors file.
+
+    Raises:
+        CheckpointError: where the file is missing or damaged.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"no checkpoint {path}", "Train first, or pass another run.")
+    try:
+        with safe_open(path, "pt") as stream:
+            tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
+            metadata = {name: json.loads(text) for name, text in (stream.metadata() or {}).items() if text[:1] in '{["'}
+    except (SafetensorError, OSError, json.JSONDecodeError) as error:
+        raise CheckpointError(
+            f"{path} is damaged or not a safetensors file: {error}", "Restore it, or train again."
+        ) from None
+    return tensors, metadata

@@ -1,0 +1,145 @@
+"""Starting weights: torchvision's by name, a safetensors or .pth file, or none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.error import URLError
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from lentigo.core.errors import CheckpointError, first_five
+from lentigo.models.network import TIMM_PREFIX, Architecture
+
+
+@dataclass(frozen=True)
+class WeightsReport:
+    """What a file brought: names of loaded, replaced (the head), missing and unused tensors."""
+
+    origin: str
+    loaded: tuple[str, ...] = ()
+    replaced: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        if not self.loaded:
+            return f"weights: {self.origin}"
+        parts = [f"weights: {self.origin}, {len(self.loaded)} tensors"]
+        parts += [f"new head: {', '.join(self.replaced)}"] if self.replaced else []
+        parts += [f"missing (left random): {first_five(self.missing)}"] if self.missing else []
+        parts += [f"not used: {first_five(self.unused)}"] if self.unused else []
+        return "; ".join(parts)
+
+
+def load_weights(network: nn.Module, architecture_name: str, architecture: Architecture, weights: str) -> WeightsReport:
+    """Fill `network` in place from `imagenet`, `none` or a file.
+
+    Layers of the classifier whose shape differs are left fresh (a new head); any other difference in shape, and a
+    file that holds less than half of the backbone, are errors. The network is not touched on an error.
+
+    Raises:
+        CheckpointError: no such file, no weights in it, no connection, or layers that do not fit (named).
+    """
+    if weights == "none":
+        return WeightsReport("random start")
+    tensors = _imagenet(architecture_name, architecture) if weights == "imagenet" else read_tensors(Path(weights))
+    own = network.state_dict()
+    wanted = {name for name in own if not name.endswith("num_batches_tracked")}
+    replaced = {
+        name for name in wanted & tensors.keys()
+        if tensors[name].shape != own[name].shape and name.startswith(architecture.head_prefix)
+    }
+    mismatched = [
+        f"{name} is {tuple(tensors[name].shape)}, expected {tuple(own[name].shape)}"
+        for name in sorted(wanted & tensors.keys())
+        if tensors[name].shape != own[name].shape and name not in replaced
+    ]
+    loaded = (own.keys() & tensors.keys()) - replaced
+    backbone = {name for name in wanted if not name.startswith(architecture.head_prefix)}
+    if mismatched or len(backbone & loaded) * 2 < len(backbone):
+        detail = (
+            f"{len(mismatched)} layers differ in shape: {first_five(mismatched)}"
+            if mismatched
+            else f"it holds {len(backbone & loaded)} of {len(backbone)} backbone tensors, "
+            f"and others such as {first_five(sorted(tensors.keys() - own.keys())[:3])}"
+        )
+        raise CheckpointError(
+            f"{weights} does not fit {architecture_name}: {detail}",
+            "Pass weights of this architecture, or set model.architecture to that of the file.",
+        )
+    missing_head = {name for name in wanted - tensors.keys() if name.startswith(architecture.head + ".")}
+    network.load_state_dict({name: tensors[name] for name in loaded}, strict=False)
+    return WeightsReport(
+        weights if weights == "imagenet" else Path(weights).name,
+        tuple(sorted(loaded)),
+        tuple(sorted(replaced | missing_head)),
+        tuple(sorted(wanted - tensors.keys() - missing_head)),
+        tuple(sorted(tensors.keys() - own.keys())),
+    )
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Tensors of a `.safetensors` or torchvision `.pth` file; pickled code is never run.
+
+    Raises:
+        CheckpointError: where the file is missing, damaged, or holds no named tensors.
+    """
+    if not path.is_file():
+        raise CheckpointError(
+            f"no weights file {path}", "Pass an existing .safetensors or .pth file, `imagenet` or `none`."
+        )
+    if path.suffix not in (".safetensors", ".pth", ".pt"):
+        raise CheckpointError(f"{path}: expected .safetensors or .pth, found {path.suffix!r}", "Convert the file.")
+    try:
+        content = (
+            load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+        )
+    except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
+        raise CheckpointError(f"{path} is damaged or no weights file: {_one_line(error)}", _FETCH_AGAIN) from None
+    except Exception as error:  # torch raises pickle.UnpicklingError and plain Exceptions for foreign content
+        raise CheckpointError(f"{path} holds more than tensors: {_one_line(error)}", _FETCH_AGAIN) from None
+    if isinstance(content, Mapping) and "state_dict" in content:
+        content = content["state_dict"]
+    if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
+        raise CheckpointError(f"{path}: expected named tensors, found {type(content).__name__}", _FETCH_AGAIN)
+    return dict(content)
+
+
+_FETCH_AGAIN = "Fetch the file again, or pass a plain state dictionary as .safetensors or .pth."
+
+
+def _imagenet(name: str, architecture: Architecture) -> dict[str, Tensor]:
+    offline = CheckpointError(
+        f"the ImageNet weights of {name} are neither cached nor reachable",
+        "Connect once, or pass --weights FILE (.safetensors or .pth), or --weights none for a random start.",
+    )
+    if name.startswith(TIMM_PREFIX):
+        import timm
+
+        try:
+            pretrained = timm.create_model(name.removeprefix(TIMM_PREFIX), pretrained=True)
+        except Exception as error:  # the hub client's errors share no base class
+            raise offline from error
+        return dict(pretrained.state_dict())
+    try:
+        # The file name carries the head of its SHA-256, which check_hash compares.
+        state: dict[str, Tensor] = torch.hub.load_state_dict_from_url(
+            architecture.weights_url, progress=False, check_hash=True, map_location="cpu", weights_only=True
+        )
+    except (URLError, OSError) as error:
+        raise offline from error
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"the ImageNet weights of {name} arrived damaged: {_one_line(error)}", "Try again."
+        ) from None
+    return state
+
+
+def _one_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:200]

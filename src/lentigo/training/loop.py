@@ -1,0 +1,450 @@
+"""The training loop. It emits events and writes into the run folder; it prints nothing.
+
+One path serves one process and many: an unset feature (average, mixing, clipping, several devices) is a no-op,
+not another loop.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from lentigo.core.config import Config
+from lentigo.core.errors import CheckpointError, ConfigError, DataError
+from lentigo.core.files import write_text_atomic
+from lentigo.core.predictions import Predictions
+from lentigo.core.run_dir import RunDir
+from lentigo.core.seeding import derive_seed
+from lentigo.core.taxonomy import NUM_CLASSES
+from lentigo.data.augment import Augment
+from lentigo.data.cache import open_images
+from lentigo.data.catalog import Catalog
+from lentigo.data.dataset import LesionDataset, Sample, TrainingDataset
+from lentigo.data.preprocess import Preprocess
+from lentigo.data.sampling import EpochBatches, epoch_order
+from lentigo.models.checkpoint import ModelSpec, save_checkpoint
+from lentigo.models.losses import Loss, build_loss
+from lentigo.models.network import (
+    Architecture,
+    build_network,
+    find_architecture,
+    freeze_backbone,
+    set_batch_norm_momentum,
+    set_training_mode,
+)
+from lentigo.models.weights import WeightsReport, load_weights
+from lentigo.training.ema import build_average
+from lentigo.training.events import Decoding, EpochDone, Listener, Message, StepDone, Validating
+from lentigo.training.inference import predict_logits
+from lentigo.training.mixing import Mixer
+from lentigo.training.schedule import build_optimizer, rate_factor, set_rates
+from lentigo.training.state import Progress, TrainingState
+
+Score = Callable[[Predictions], Mapping[str, float]]
+"""Validation predictions -> loss, accuracy, balanced_accuracy and macro_f1."""
+
+LOWER_IS_BETTER = ("loss",)
+MAX_LOADER_WORKERS = 8
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a training ended: `finished` is done, early stop or time limit; empty if it was interrupted."""
+
+    finished: str
+    best_epoch: int
+    best_score: float | None
+    elapsed_s: float
+    weights: WeightsReport
+
+
+def training_rows(catalog: Catalog, config: Config) -> Catalog:
+    """The rows that this recipe trains on; DataError where there are none."""
+    splits = config.data.train_splits
+    rows = catalog.split(*splits).filter(lambda row: config.data.include_repeats or row.primary)
+    if not len(rows):
+        raise DataError(
+            f"no training rows: none of the {len(catalog)} images is in {' or '.join(splits)}",
+            "Make a split with `lentigo data split DATA --out split.csv`, then train on split.csv.",
+        )
+    return rows
+
+
+def judged_rows(catalog: Catalog, split: str) -> Catalog:
+    """The rows that validation and evaluation judge: one image per lesion of a split, its primary one."""
+    return catalog.split(split).filter(lambda row: row.primary)
+
+
+def build_preprocess(config: Config, architecture: Architecture) -> Preprocess:
+    """The evaluation contract: the recipe's section and the architecture's normalisation."""
+    return Preprocess(**config.preprocess.model_dump(), mean=architecture.mean, std=architecture.std)
+
+
+class Trainer:
+    """One training of one run, from its construction (data decoded, network built) to its outcome."""
+
+    def __init__(self, config: Config, catalog: Catalog, fabric: Fabric, score: Score, listen: Listener) -> None:
+        catalog.check_disjoint()
+        self.config, self.fabric, self.score, self.listen = config, fabric, score, listen
+        self.architecture = find_architecture(config.model.architecture)
+        self.catalog_sha256 = catalog.sha256
+        train, val = training_rows(catalog, config), judged_rows(catalog, "val")
+        if not len(val) and config.training.selection_metric != "last":
+            raise DataError(
+                f"no validation rows, but training.selection_metric = {config.training.selection_metric}",
+                "Add a val split, or pass --set training.selection_metric=last.",
+            )
+        self.network, self.weights = self._build_network()
+        preprocess = build_preprocess(config, self.architecture)
+        augment, seed = Augment(config.augment), config.training.seed
+        self.train_data = TrainingDataset(self._open(train, preprocess), augment, seed)
+        self.val_data = LesionDataset(self._open(val, preprocess))
+        self.labels = train.labels
+        self.loss: Loss = build_loss(config.loss, torch.from_numpy(train.labels))
+        self.mix = Mixer(config.regularization)
+        self._use(self.network)
+        decay = config.regularization.ema_decay
+        self.state = TrainingState(
+            self.network,
+            build_optimizer(self.network, self.architecture, config.optimizer),
+            build_average(self.network, decay) if decay else None,
+            Progress(config_digest=config_digest(config), catalog_sha256=self.catalog_sha256),
+        )
+        self.steps_per_epoch = self._batches(0, 0).batches_per_epoch
+        self.total_steps = self.steps_per_epoch * config.training.epochs
+
+    def _build_network(self) -> tuple[nn.Module, WeightsReport]:
+        model = self.config.model
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(self.config.training.seed, "init"))
+            network = build_network(model.architecture, NUM_CLASSES, model.dropout)
+        report = load_weights(network, model.architecture, self.architecture, model.weights)
+        self.listen(Message(str(report)))
+        if model.batch_norm_momentum is not None:
+            set_batch_norm_momentum(network, model.batch_norm_momentum)
+        if model.batch_norm == "sync" and self.fabric.world_size > 1:
+            if self.fabric.device.type != "cuda":
+                raise ConfigError("model.batch_norm = sync works on GPUs only", "Pass model.batch_norm=train or frozen.")
+            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        if self.config.training.channels_last:
+            network = network.to(memory_format=torch.channels_last)
+        return network, report
+
+    def _open(self, catalog: Catalog, preprocess: Preprocess):  # type: ignore[no-untyped-def]
+        return open_images(
+            catalog, preprocess, self.config.data, lambda done, total: self.listen(Decoding(done, total))
+        )
+
+    def _use(self, network: nn.Module) -> None:
+        """Hand the network to Fabric, again when the set of learning layers changes."""
+        compiled = torch.compile(network) if self.config.training.compile else network
+        self.wrapped = self.fabric.setup_module(compiled)
+
+    def _batches(self, epoch: int, first_batch: int) -> EpochBatches:
+        training = self.config.training
+        order = epoch_order(self.labels, training.sampler, training.seed, epoch)
+        return EpochBatches(
+            order, epoch, training.batch_size, first_batch, self.fabric.global_rank, self.fabric.world_size
+        )
+
+    def loader(self, epoch: int, first_batch: int) -> DataLoader[Sample]:
+        """This process's batches of an epoch, from `first_batch` on."""
+        return DataLoader(
+            self.train_data,
+            batch_sampler=self._batches(epoch, first_batch),
+            num_workers=self.num_workers,
+            pin_memory=self.fabric.device.type == "cuda",
+        )
+
+    @property
+    def num_workers(self) -> int:
+        """Loader processes: on a CPU they would only take the cores from the training."""
+        if self.config.data.num_workers >= 0:
+            return self.config.data.num_workers
+        if self.fabric.device.type == "cpu":
+            return 0
+        return min(MAX_LOADER_WORKERS, torch.get_num_threads())
+
+    def resume(self, run: RunDir) -> None:
+        """Take up the state that `run` saved; CheckpointError where recipe or data have changed."""
+        expected = self.state.progress
+        self.state.load(run.state)
+        found = self.state.progress
+        if (found.config_digest, found.catalog_sha256) != (expected.config_digest, expected.catalog_sha256):
+            what = "recipe" if found.config_digest != expected.config_digest else "rows or splits"
+            raise CheckpointError(
+                f"{run.path}: the {what} changed since the state was saved", "Start a new run; do not edit a run's files."
+            )
+
+    def fit(self, run: RunDir) -> Outcome:
+        """Train to the end, an early stop, the time limit or an interruption (which saves the state first)."""
+        progress, started_s = self.state.progress, time.perf_counter()
+        carried_s = progress.elapsed_s
+        with stop_requests() as stop_requested:
+            while not progress.finished:
+                clock = Clock(carried_s, started_s, self.config.training.time_limit_min * 60)
+                if not self._train_epoch(run, clock, stop_requested):
+                    progress.elapsed_s = clock.elapsed_s
+                    self._save_state(run)
+                    break
+                progress.elapsed_s = clock.elapsed_s
+                self._finish_epoch(run, clock)
+        return Outcome(
+            progress.finished, progress.best_epoch, progress.best_score, progress.elapsed_s, self.weights
+        )
+
+    def step(self, images: Tensor, labels: Tensor, number: int) -> tuple[float, int]:
+        """One optimiser step, the `number`-th of the run; its loss and how many images were right."""
+        torch.manual_seed(derive_seed(self.config.training.seed, "step", number, self.fabric.global_rank))
+        layout = torch.channels_last if self.config.training.channels_last else torch.contiguous_format
+        images = images.to(self.fabric.device, memory_format=layout, non_blocking=True)
+        labels = labels.to(self.fabric.device, non_blocking=True)
+        optimizer = self.state.optimizer
+        set_rates(optimizer, rate_factor(number, self.total_steps, self.config.optimizer))
+        mixed, targets = self.mix(images, labels)
+        logits = self.wrapped(mixed)
+        loss = self.loss(logits.float(), targets)
+        self.fabric.backward(loss)
+        if self.config.optimizer.gradient_clip_norm:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.config.optimizer.gradient_clip_norm)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        if self.state.average is not None:
+            self.state.average.update_parameters(self.network)
+        return loss.item(), int((logits.argmax(dim=1) == labels).sum())
+
+    def prepare_epoch(self, epoch: int) -> None:
+        """Learning layers and modes for this epoch."""
+        frozen = epoch < self.config.optimizer.head_only_epochs
+        learns = [parameter.requires_grad for parameter in self.network.parameters()]
+        freeze_backbone(self.network, self.architecture, frozen)
+        if learns != [parameter.requires_grad for parameter in self.network.parameters()]:
+            self._use(self.network)
+        freeze_norm = self.config.model.batch_norm == "frozen"
+        self.wrapped.train()
+        set_training_mode(self.network, self.architecture, backbone_frozen=frozen, freeze_norm=freeze_norm)
+
+    def _train_epoch(self, run: RunDir, clock: Clock, stop_requested: Callable[[], bool]) -> bool:
+        """The rest of the current epoch; False where a stop was asked for (the state is at a step boundary)."""
+        progress = self.state.progress
+        self.prepare_epoch(progress.epoch)
+        for images, labels, _ in self.loader(progress.epoch, progress.batch):
+            number = progress.epoch * self.steps_per_epoch + progress.batch
+            loss, correct = self.step(images, labels, number)
+            tally = [loss * len(labels), correct, len(labels), stop_requested(), clock.over, self._save_is_due(clock)]
+            loss_sum, right, seen, stop, over, save = self._sum(tally)
+            progress.batch += 1
+            progress.loss_sum += loss_sum
+            progress.correct += int(right)
+            progress.seen += int(seen)
+            self._check_finite(progress)
+            self.listen(StepDone(progress.epoch, progress.batch, self.steps_per_epoch, loss))
+            if stop:
+                return False
+            if over:
+                progress.finished = "time limit"
+                return True
+            if save:
+                clock.saved()
+                progress.elapsed_s = clock.elapsed_s
+                self._save_state(run)
+        return True
+
+    def _sum(self, values: list[float]) -> list[float]:
+        """Sums over processes; decisions travel with the numbers, so that all processes take the same one."""
+        if self.fabric.world_size == 1:
+            return values
+        total = self.fabric.all_reduce(torch.tensor(values, dtype=torch.float64), reduce_op="sum")
+        assert isinstance(total, Tensor)
+        return total.tolist()
+
+    def _save_is_due(self, clock: Clock) -> bool:
+        interval_s = self.config.training.checkpoint_min * 60
+        return self.fabric.is_global_zero and 0 < interval_s < clock.since_save_s
+
+    def _check_finite(self, progress: Progress) -> None:
+        if progress.loss_sum != progress.loss_sum or progress.loss_sum == float("inf"):
+            raise ConfigError(
+                f"the training loss became {progress.loss_sum} in epoch {progress.epoch + 1}, step {progress.batch}",
+                "Lower optimizer.learning_rate, set optimizer.gradient_clip_norm=1, or use training.precision=32.",
+            )
+
+    def _finish_epoch(self, run: RunDir, clock: Clock) -> None:
+        """Validate, keep the weights if they are the best so far, write log, weights and state."""
+        progress, training = self.state.progress, self.config.training
+        row: dict[str, float] = {
+            "epoch": progress.epoch + 1,
+            "train_loss": progress.loss_sum / max(1, progress.seen),
+            "train_accuracy": progress.correct / max(1, progress.seen),
+            "learning_rate": self.state.optimizer.param_groups[-1]["lr"],
+        }
+        train_s = clock.lap()
+        if len(self.val_data):
+            self._share_statistics()
+            scores = self.score(self.validate())
+            row |= {f"val_{name}": value for name, value in scores.items()}
+        row |= {"train_s": round(train_s, 2), "val_s": round(clock.lap(), 2)}
+        progress.rows.append(row)
+        best = self._is_best(row)
+        if best:
+            progress.best_epoch = progress.epoch
+            metric = f"val_{training.selection_metric}"
+            progress.best_score = row.get(metric)
+        progress.epoch += 1
+        progress.batch, progress.loss_sum, progress.correct, progress.seen = 0, 0.0, 0, 0
+        if not progress.finished and progress.epoch == training.epochs:
+            progress.finished = "done"
+        waited = progress.epoch - 1 - progress.best_epoch
+        if not progress.finished and training.early_stop_epochs and waited >= training.early_stop_epochs:
+            progress.finished = "early stop"
+        progress.elapsed_s = clock.elapsed_s
+        self._save_epoch(run, best)
+        self.listen(EpochDone(row, training.epochs, best))
+
+    def validate(self) -> Predictions:
+        """Logits of the validation rows by the judged network."""
+        return predict_logits(
+            self.state.judged,
+            self.val_data,
+            device=self.fabric.device,
+            num_workers=self.num_workers,
+            channels_last=self.config.training.channels_last,
+            progress=lambda done, total: self.listen(Validating(done, total)),
+        )
+
+    def _is_best(self, row: Mapping[str, float]) -> bool:
+        metric = self.config.training.selection_metric
+        best = self.state.progress.best_score
+        if metric == "last" or best is None:
+            return True
+        value = row[f"val_{metric}"]
+        return value < best if metric in LOWER_IS_BETTER else value > best
+
+    def _share_statistics(self) -> None:
+        """Average BatchNorm statistics over processes, which each saw their own share of the batches."""
+        if self.fabric.world_size == 1:
+            return
+        for network in {self.network, self.state.judged}:
+            for buffer in network.buffers():
+                if buffer.is_floating_point():
+                    buffer.copy_(self.fabric.all_reduce(buffer, reduce_op="mean"))
+
+    def _save_epoch(self, run: RunDir, best: bool) -> None:
+        if self.fabric.is_global_zero:
+            spec = self.model_spec()
+            if best:
+                save_checkpoint(run.best, self.state.judged.state_dict(), spec)
+            save_checkpoint(run.last, self.state.judged.state_dict(), spec)
+        self._save_state(run)
+
+    def _save_state(self, run: RunDir) -> None:
+        """The state first, then what is derived from it: a kill in between loses nothing."""
+        if self.fabric.is_global_zero:
+            self.state.save(run.state)
+            write_log(run, self.state.progress.rows)
+            run.write_status("running", epoch=self.state.progress.epoch, epochs=self.config.training.epochs)
+        self.fabric.barrier()
+
+    def model_spec(self) -> ModelSpec:
+        """Description of the weights as they are now."""
+        progress = self.state.progress
+        return ModelSpec(
+            architecture=self.config.model.architecture,
+            dropout=self.config.model.dropout,
+            preprocess=self.train_data.images.preprocess,
+            provenance={
+                "recipe": self.config.about.name,
+                "start": self.weights.origin,
+                "epoch": str(progress.epoch),
+                "seed": str(self.config.training.seed),
+                "catalog": self.train_data.images.catalog.name,
+                "catalog_sha256": self.catalog_sha256,
+                "synthetic": str(self.train_data.images.catalog.synthetic).lower(),
+            },
+        )
+
+
+class Clock:
+    """Time spent in a training, over all its sessions."""
+
+    def __init__(self, carried_s: float, started_s: float, limit_s: float) -> None:
+        self._carried_s, self._started_s, self._limit_s = carried_s, started_s, limit_s
+        self._lap_s = self._saved_s = time.perf_counter()
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the run's first step."""
+        return self._carried_s + time.perf_counter() - self._started_s
+
+    @property
+    def over(self) -> bool:
+        """Whether the time limit (0: none) has passed."""
+        return 0 < self._limit_s < self.elapsed_s
+
+    @property
+    def since_save_s(self) -> float:
+        """Seconds since the last saved state."""
+        return time.perf_counter() - self._saved_s
+
+    def saved(self) -> None:
+        """Note that the state is being saved now."""
+        self._saved_s = time.perf_counter()
+
+    def lap(self) -> float:
+        """Seconds since the last lap."""
+        last, self._lap_s = self._lap_s, time.perf_counter()
+        return self._lap_s - last
+
+
+def config_digest(config: Config) -> str:
+    """Digest of all settings that change the result; limits on time and what is kept where do not."""
+    excluded = {"about": True, "data": {"cache", "cache_limit_mb", "num_workers"}}
+    text = config.model_dump_json(exclude=excluded | {"training": {"time_limit_min", "checkpoint_min"}})
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def write_log(run: RunDir, rows: list[dict[str, float]]) -> None:
+    """log.csv from all finished epochs."""
+    buffer = io.StringIO()
+    columns = list(rows[0]) if rows else ["epoch"]
+    writer = csv.DictWriter(buffer, columns, lineterminator="\n", extrasaction="raise")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text_atomic(run.log, buffer.getvalue())
+
+
+@contextmanager
+def stop_requests() -> Iterator[Callable[[], bool]]:
+    """Turn the first SIGINT or SIGTERM into a request that the loop honours at a step boundary.
+
+    A second one interrupts at once. Outside the main thread signals stay as they are.
+    """
+    requested = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield requested.is_set
+        return
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if requested.is_set():
+            raise KeyboardInterrupt
+        requested.set()
+
+    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield requested.is_set
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,198 @@
+"""Starting, planning and resuming a run: the folder, its lock and status around the loop."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from lightning_fabric import Fabric
+
+from lentigo.core.config import Config, load_recipe
+from lentigo.core.environment import describe_environment
+from lentigo.core.errors import CheckpointError, ConfigError
+from lentigo.core.files import write_json_atomic, write_text_atomic
+from lentigo.core.run_dir import RunDir
+from lentigo.data.catalog import Catalog, read_catalog_csv
+from lentigo.training.events import Listener, Message
+from lentigo.training.loop import Outcome, Score, Trainer
+
+PLAN_STEPS = 4
+
+
+@dataclass(frozen=True)
+class Devices:
+    """Where to train. `accelerator` auto takes a GPU where there is one; `devices` counts per node."""
+
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    devices: int = 1
+    num_nodes: int = 1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a training would do, measured on a few steps."""
+
+    train_images: int
+    val_images: int
+    steps_per_epoch: int
+    epochs: int
+    seconds_per_step: float
+    eta_min: float
+    cache_mb: float
+    peak_memory_mb: float
+    parameters: int
+
+
+def open_fabric(config: Config, where: Devices) -> Fabric:
+    """Fabric, launched; a request that the machine cannot meet is a ConfigError.
+
+    Under torchrun the processes exist already; otherwise Fabric starts the others of this node.
+    """
+    accelerator = where.accelerator
+    if accelerator == "auto":
+        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+    if accelerator == "cuda":
+        found = torch.cuda.device_count()
+        if found < where.devices:
+            raise ConfigError(
+                f"--devices {where.devices}: found {found} CUDA devices", "Pass fewer devices, or --accelerator cpu."
+            )
+    several = where.devices * where.num_nodes > 1
+    precision = config.training.precision
+    if precision == "auto":
+        precision = "bf16" if accelerator == "cuda" else "32"
+    fabric = Fabric(
+        accelerator=accelerator,
+        devices=where.devices,
+        num_nodes=where.num_nodes,
+        strategy="ddp" if several else "auto",
+        precision={"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[precision],
+    )
+    fabric.launch()
+    return fabric
+
+
+def start_run(
+    config: Config,
+    catalog: Catalog,
+    *,
+    root: Path,
+    name: str | None,
+    where: Devices,
+    score: Score,
+    listen: Listener,
+) -> tuple[RunDir, Outcome]:
+    """Train a new run below `root`. Data and network are built first, so that bad input leaves no folder behind."""
+    fabric = open_fabric(config, where)
+    trainer = Trainer(config, catalog, fabric, score, listen if fabric.is_global_zero else _deaf)
+    path = ""
+    if fabric.is_global_zero:
+        run = RunDir.create(root, config.model.architecture, name)
+        write_text_atomic(run.config, config.to_toml())
+        catalog.to_csv(run.catalog)
+        write_text_atomic(run.catalog_digest, f"{catalog.sha256}\n")
+        write_json_atomic(run.environment, describe_environment() | {"seed": config.training.seed, **asdict(where)})
+        path = str(run.path)
+    run = RunDir(Path(fabric.broadcast(path)))
+    return run, _fit(trainer, run, fabric)
+
+
+def resume_run(path: Path, *, where: Devices, score: Score, listen: Listener) -> tuple[RunDir, Outcome]:
+    """Continue an interrupted run from its last saved step; a run without a saved state starts over in its folder."""
+    run = RunDir.open(path)
+    config = load_recipe(str(run.config))
+    catalog = read_catalog(run)
+    fabric = open_fabric(config, where)
+    trainer = Trainer(config, catalog, fabric, score, listen if fabric.is_global_zero else _deaf)
+    if run.state.is_file():
+        trainer.resume(run)
+        progress = trainer.state.progress
+        listen(Message(f"resuming after epoch {progress.epoch}, step {progress.batch}"))
+    return run, _fit(trainer, run, fabric)
+
+
+def read_catalog(run: RunDir) -> Catalog:
+    """The rows of a run, compared with their digest; CheckpointError where they were edited."""
+    if not run.catalog.is_file():
+        raise CheckpointError(f"{run.path}: no catalog.csv", "The run is damaged; train again.")
+    catalog = read_catalog_csv(run.catalog)
+    digest = run.catalog_digest.read_text(encoding="utf-8").strip() if run.catalog_digest.is_file() else ""
+    if digest != catalog.sha256:
+        raise CheckpointError(
+            f"{run.catalog} no longer matches its digest: rows or splits were changed after training",
+            "Restore the file, or train a new run on the changed table.",
+        )
+    catalog.check_disjoint()
+    return catalog
+
+
+def plan_run(config: Config, catalog: Catalog, *, where: Devices, score: Score, listen: Listener) -> Plan:
+    """Build everything, time a few steps, write nothing."""
+    fabric = open_fabric(config, where)
+    trainer = Trainer(config, catalog, fabric, score, listen)
+    trainer.prepare_epoch(config.optimizer.head_only_epochs)
+    seconds: list[float] = []
+    for number, (images, labels, _) in enumerate(trainer.loader(0, 0)):
+        start_s = time.perf_counter()
+        trainer.step(images, labels, number)
+        seconds.append(time.perf_counter() - start_s)
+        if len(seconds) == PLAN_STEPS:
+            break
+    seconds_per_step = min(seconds)
+    # Validation runs forward only: about a third of a training step for as many images.
+    val_s = seconds_per_step / 3 * len(trainer.val_data) / config.training.batch_size
+    total_s = config.training.epochs * (trainer.steps_per_epoch * seconds_per_step + val_s)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return Plan(
+        train_images=len(trainer.train_data),
+        val_images=len(trainer.val_data),
+        steps_per_epoch=trainer.steps_per_epoch,
+        epochs=config.training.epochs,
+        seconds_per_step=round(seconds_per_step, 4),
+        eta_min=round(total_s / 60, 1),
+        cache_mb=round((trainer.train_data.images.cached.nbytes + trainer.val_data.images.cached.nbytes) / 2**20, 1),
+        peak_memory_mb=round(peak / 2**20, 1),
+        parameters=sum(parameter.numel() for parameter in trainer.network.parameters()),
+    )
+
+
+def _fit(trainer: Trainer, run: RunDir, fabric: Fabric) -> Outcome:
+    if not fabric.is_global_zero:
+        return trainer.fit(run)
+    with run.lock(), _status(run):
+        run.write_status("running", epoch=trainer.state.progress.epoch, epochs=trainer.config.training.epochs)
+        outcome = trainer.fit(run)
+        run.write_status(
+            "done" if outcome.finished else "interrupted",
+            epoch=trainer.state.progress.epoch,
+            epochs=trainer.config.training.epochs,
+            message=outcome.finished or "stopped on request; resume with `lentigo train --resume`",
+            best_epoch=outcome.best_epoch + 1,
+            best_score=outcome.best_score,
+            elapsed_s=round(outcome.elapsed_s, 1),
+            start=outcome.weights.origin,
+        )
+    return outcome
+
+
+@contextmanager
+def _status(run: RunDir) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        run.write_status("interrupted", message="interrupted at once; resumes from the last saved state")
+        raise
+    except BaseException as error:
+        run.write_status("failed", message=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+        raise
+
+
+def _deaf(event: object) -> None:
+    """Listener of the processes that do not speak."""

@@ -1,0 +1,89 @@
+"""Everything a training is, at a step boundary, in one atomic file: weights, average, optimiser, progress.
+
+Random streams need no saving: each is derived from the seed and the step it is for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from lentigo.core.errors import CheckpointError, first_five
+from lentigo.models.checkpoint import load_tensors, save_tensors
+
+
+@dataclass
+class Progress:
+    """Where a training stands; all that is not a tensor.
+
+    `epoch` is 0-based and `batch` counts finished batches within it; the sums cover those batches.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    loss_sum: float = 0.0
+    correct: int = 0
+    seen: int = 0
+    elapsed_s: float = 0.0
+    best_score: float | None = None
+    best_epoch: int = -1
+    finished: str = ""
+    rows: list[dict[str, float]] = field(default_factory=list)
+    config_digest: str = ""
+    catalog_sha256: str = ""
+
+
+@dataclass
+class TrainingState:
+    """The moving parts of a training."""
+
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    average: AveragedModel | None
+    progress: Progress
+
+    @property
+    def judged(self) -> nn.Module:
+        """The network that is validated and kept: the average where there is one."""
+        return self.network if self.average is None else self.average.module
+
+    def save(self, path: Path) -> None:
+        """Write all of it atomically."""
+        tensors = {f"network/{name}": tensor for name, tensor in self.network.state_dict().items()}
+        if self.average is not None:
+            tensors |= {f"average/{name}": tensor for name, tensor in self.average.state_dict().items()}
+        names = {id(parameter): name for name, parameter in self.network.named_parameters()}
+        for parameter, values in self.optimizer.state.items():
+            tensors |= {f"optimizer/{key}/{names[id(parameter)]}": value for key, value in values.items()}
+        save_tensors(path, tensors, {"progress": asdict(self.progress)})
+
+    def load(self, path: Path) -> None:
+        """Restore it in place; CheckpointError where the file does not fit."""
+        tensors, metadata = load_tensors(path)
+        try:
+            self.progress = Progress(**metadata["progress"])
+            self.network.load_state_dict(_part(tensors, "network/"))
+            if self.average is not None:
+                self.average.load_state_dict(_part(tensors, "average/"))
+        except (KeyError, TypeError, RuntimeError) as error:
+            raise CheckpointError(
+                f"{path} does not fit this run: {first_five(str(error).splitlines()[:2])}",
+                "Train again from the start with a new --name.",
+            ) from None
+        parameters = dict(self.network.named_parameters())
+        for name, tensor in _part(tensors, "optimizer/").items():
+            key, _, parameter_name = name.partition("/")
+            parameter = parameters[parameter_name]
+            # AdamW keeps its step counter on the CPU and its moments beside the weights.
+            value = tensor if key == "step" else tensor.to(parameter.device)
+            if value.ndim == 4 and parameter.is_contiguous(memory_format=torch.channels_last):
+                value = value.contiguous(memory_format=torch.channels_last)
+            self.optimizer.state[parameter][key] = value
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
