@@ -28,6 +28,7 @@ class StepDone:
     epoch: int
     step: int
     steps: int
+    epochs: int
     loss: float
 
 
@@ -50,3 +51,23 @@ class EpochDone:
 
 Event = Message | Decoding | StepDone | Validating | EpochDone
 Listener = Callable[[Event], None]
+
+
+def describe(event: Event) -> str | None:
+    """The line that a log or a pipe shows for an event; None for those that only move a progress bar."""
+    if isinstance(event, Message):
+        return event.text
+    if not isinstance(event, EpochDone):
+        return None
+    row = event.row
+    parts = [
+        f"epoch {int(row['epoch'])}/{event.epochs}",
+        f"train loss {row['train_loss']:.4f} acc {row['train_accuracy']:.3f}",
+    ]
+    if "val_loss" in row:
+        parts.append(
+            f"val loss {row['val_loss']:.4f} acc {row['val_accuracy']:.3f} "
+            f"bal acc {row['val_balanced_accuracy']:.3f} F1 {row['val_macro_f1']:.3f}"
+        )
+    parts.append(f"{row['train_s'] + row['val_s']:.0f} s" + ("  *best" if event.best else ""))
+    return " | ".join(parts)

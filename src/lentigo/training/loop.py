@@ -251,7 +251,7 @@ class Trainer:
             progress.correct += int(right)
             progress.seen += int(seen)
             self._check_finite(progress)
-            self.listen(StepDone(progress.epoch, progress.batch, self.steps_per_epoch, loss))
+            self.listen(StepDone(progress.epoch, progress.batch, self.steps_per_epoch, self.config.training.epochs, loss))
             if stop:
                 return False
             if over:

@@ -1,0 +1,298 @@
+"""The `lentigo` command: parse, build the configuration, call one function, print a table or JSON.
+
+Heavy imports live inside the commands, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lentigo import __version__
+from lentigo.cli import console
+from lentigo.cli.data import data_app
+from lentigo.cli.options import parse_minutes
+from lentigo.core.errors import ConfigError, ExitCode, LentigoError
+
+EPILOG = "Exit codes: 0 ok, 1 bug, 2 usage, 3 data, 4 a quality gate failed, 130 interrupted. Research use only."
+
+app = typer.Typer(
+    help="Small, honest skin-lesion classifiers. Research software, not a medical device.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+app.add_typer(data_app, name="data")
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+RunsDir = Annotated[Path, typer.Option("--runs-dir", help="Folder that holds the runs.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe key; repeatable.")
+]
+ACCELERATOR_PANEL = "Devices"
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        print(f"lentigo {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def train(
+    data: Annotated[Path | None, typer.Argument(help="CSV, folder, .npz or Parquet pack with splits.")] = None,
+    recipe: Annotated[str, typer.Option(help="Recipe name or TOML file; see `lentigo config`.")] = "quick",
+    config: Annotated[Path | None, typer.Option(help="RUN/config.toml of a run to repeat.")] = None,
+    weights: Annotated[str | None, typer.Option(help="imagenet, none, or a .safetensors or .pth file.")] = None,
+    overrides: Overrides = None,
+    images: Annotated[Path | None, typer.Option(help="Image folder of a CSV that has none beside it.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run folder.")] = None,
+    runs_dir: RunsDir = Path("runs"),
+    resume: Annotated[Path | None, typer.Option(help="Continue this interrupted run.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print plan, memory and ETA; write nothing.")] = False,
+    time_limit: Annotated[str | None, typer.Option(help="Stop after 90s, 30m, 1h30m and keep the best.")] = None,
+    accelerator: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", rich_help_panel=ACCELERATOR_PANEL)] = "auto",
+    devices: Annotated[int, typer.Option(min=1, help="Per node.", rich_help_panel=ACCELERATOR_PANEL)] = 1,
+    num_nodes: Annotated[int, typer.Option(min=1, help="Machines.", rich_help_panel=ACCELERATOR_PANEL)] = 1,
+    as_json: JsonFlag = False,
+) -> None:
+    """Train a network on the train split and choose its epoch on val; the test split is never opened.
+
+    `lentigo train split.csv --recipe quick`
+
+    `lentigo train ham10000.csv --recipe paper-v2 --weights mobilenet_v2.safetensors --set training.epochs=10`
+
+    `lentigo train --resume runs/20260101-1200-mobilenet_v2-7f3a`
+    """
+    console.require("torch", "train")
+    from lentigo.core.config import load_recipe
+    from lentigo.data.sources import load_catalog
+    from lentigo.evaluation.run_evaluation import epoch_scores
+    from lentigo.training.run import Devices, plan_run, resume_run, start_run
+
+    if accelerator not in ("auto", "cpu", "cuda", "mps"):
+        raise ConfigError(f"--accelerator takes auto, cpu, cuda or mps; found {accelerator!r}", "Pass one of these.")
+    where = Devices(accelerator, devices, num_nodes)  # type: ignore[arg-type]
+    if resume is not None:
+        if data is not None or config is not None or overrides or weights or seed is not None or dry_run or name:
+            raise ConfigError(
+                "--resume continues a run exactly as it was; it takes no data, recipe or override",
+                "Drop the other options, or start a new run.",
+            )
+        with console.training_listener() as listen:
+            run, outcome = resume_run(resume, where=where, score=epoch_scores, listen=listen)
+        _finish_training(run, outcome, as_json)
+        return
+    if data is None:
+        raise ConfigError("expected DATA (a CSV, folder, .npz or Parquet pack); found none", "lentigo train DATA")
+    changes = list(overrides or [])
+    changes += [f"model.weights={weights}"] if weights is not None else []
+    changes += [f"training.seed={seed}"] if seed is not None else []
+    changes += [f"training.time_limit_min={parse_minutes(time_limit)}"] if time_limit is not None else []
+    resolved = load_recipe(str(config) if config is not None else recipe, changes)
+    catalog = load_catalog(data, images=images)
+    with console.training_listener() as listen:
+        if dry_run:
+            plan = plan_run(resolved, catalog, where=where, score=epoch_scores, listen=listen)
+        else:
+            run, outcome = start_run(
+                resolved, catalog, root=runs_dir, name=name, where=where, score=epoch_scores, listen=listen
+            )
+    if dry_run:
+        from dataclasses import asdict
+
+        facts = asdict(plan)
+        console.result(facts, as_json, lambda: console.print_table(("plan", "value"), facts.items()))
+        return
+    _finish_training(run, outcome, as_json)
+
+
+def _finish_training(run: Any, outcome: Any, as_json: bool) -> None:
+    facts = {"run": str(run.path), **run.read_status()}
+    if as_json:
+        console.print_json(facts)
+    if not outcome.finished:
+        console.say(f"stopped; saved. Continue: lentigo train --resume {run.path}")
+        raise typer.Exit(ExitCode.INTERRUPTED)
+    score = "" if outcome.best_score is None else f" ({outcome.best_score:.4f})"
+    console.say(f"finished ({outcome.finished}), best epoch {outcome.best_epoch + 1}{score}, {outcome.elapsed_s:.0f} s")
+    console.say(f"run: {run.path}    next: lentigo evaluate {run.path} --split val")
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    split: Annotated[str, typer.Option(help="val or test; each look at test is counted.")] = "val",
+    resamples: Annotated[int, typer.Option(min=100, help="Bootstrap resamples.")] = 2000,
+    as_json: JsonFlag = False,
+) -> None:
+    """Judge a run on a split: predictions, metrics with intervals, figures and report.html.
+
+    `lentigo evaluate runs/my-run`
+
+    `lentigo evaluate runs/my-run --split test --json`
+    """
+    console.require("torch", "train")
+    from lentigo.core.run_dir import RunDir
+    from lentigo.evaluation.evaluate import classification_report
+    from lentigo.evaluation.run_evaluation import evaluate_run
+
+    folder = RunDir.open(run)
+    with console.counter("judging") as progress:
+        judgement = evaluate_run(folder, split, resamples=resamples, progress=progress)
+    if as_json:
+        console.print_json(judgement.as_dict())
+    else:
+        console.print_estimates(judgement)
+        print(classification_report(judgement))
+    console.say(f"report: {folder.report}")
+
+
+@app.command()
+def report(run: Annotated[Path, typer.Argument(help="A run folder that was evaluated.")]) -> None:
+    """Write report.html again from what the run holds; no model is run.
+
+    `lentigo report runs/my-run`
+    """
+    from lentigo.core.run_dir import RunDir
+    from lentigo.evaluation.run_evaluation import render_report
+
+    folder = RunDir.open(run)
+    render_report(folder)
+    console.say(f"report: {folder.report}")
+
+
+@app.command()
+def runs(runs_dir: RunsDir = Path("runs"), as_json: JsonFlag = False) -> None:
+    """List the runs: state, epoch, best validation score.
+
+    `lentigo runs`
+    """
+    from lentigo.core.run_dir import list_runs
+
+    found = [{"run": str(run.path), **run.read_status()} for run in list_runs(runs_dir)]
+
+    def lines() -> None:
+        if not found:
+            console.say(f"no runs in {runs_dir}; start one with `lentigo train` or `lentigo demo`")
+            return
+        keys = ("run", "state", "epoch", "epochs", "best_epoch", "best_score", "message")
+        console.print_table(keys, [[console.cell(facts.get(key)) for key in keys] for facts in found])
+
+    console.result({"runs": found}, as_json, lines)
+
+
+@app.command("config")
+def show_config(
+    recipe: Annotated[str | None, typer.Argument(help="Recipe name or file to print, resolved.")] = None,
+    overrides: Overrides = None,
+    keys: Annotated[bool, typer.Option("--keys", help="List every key with type, default and meaning.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """List the recipes, print one resolved, or list every key.
+
+    `lentigo config`
+
+    `lentigo config quick --set training.epochs=4`
+
+    `lentigo config --keys`
+    """
+    from lentigo.core.config import all_keys, load_recipe, recipe_names
+
+    if keys:
+        table = all_keys()
+        console.result(
+            {key: dict(zip(("type", "default", "meaning"), facts, strict=True)) for key, facts in table.items()},
+            as_json,
+            lambda: console.print_table(("key", "type", "default", "meaning"), [(k, *v) for k, v in table.items()]),
+        )
+    elif recipe is not None:
+        config = load_recipe(recipe, overrides or [])
+        console.result(config.model_dump(mode="json"), as_json, lambda: print(config.to_toml(), end=""))
+    else:
+        about = [load_recipe(name).about for name in recipe_names()]
+        console.result(
+            {"recipes": [facts.model_dump() for facts in about]},
+            as_json,
+            lambda: console.print_table(
+                ("recipe", "source", "cost", "expected"), [(a.name, a.source, a.cost, a.expected) for a in about]
+            ),
+        )
+
+
+@app.command()
+def doctor(as_json: JsonFlag = False) -> None:
+    """Check the installation: versions, extras, device, memory, cache.
+
+    `lentigo doctor`
+    """
+    from lentigo.doctor import examine
+
+    findings = examine()
+    console.result(
+        {"checks": [finding._asdict() for finding in findings]},
+        as_json,
+        lambda: console.print_table(
+            ("check", "state", "found"), [(f.check, "ok" if f.ok else "missing", f.found) for f in findings]
+        ),
+    )
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Argument(help="Where the drawn images and the run go.")] = Path("demo"),
+    images: Annotated[int, typer.Option(min=140, help="Images drawn.")] = 900,
+    epochs: Annotated[int, typer.Option(min=1)] = 8,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    as_json: JsonFlag = False,
+) -> None:
+    """The whole way once on drawn images: draw, split, train, judge, report. Offline, a few minutes.
+
+    `lentigo demo`
+    """
+    console.require("torch", "train")
+    from lentigo.demo import run_demo
+
+    with console.training_listener() as listen:
+        outcome = run_demo(folder, num_images=images, epochs=epochs, seed=seed, listen=listen)
+    if as_json:
+        console.print_json(outcome.as_dict())
+    else:
+        console.print_estimates(outcome.judgement)
+    console.say(f"These images are drawings: the numbers say nothing about real lesions. ({outcome.elapsed_s:.0f} s)")
+    console.say(f"report: {outcome.report}")
+
+
+def main() -> None:
+    """Entry point: errors become one message on stderr and a documented exit code."""
+    try:
+        app()
+    except LentigoError as error:
+        console.say(f"error: {error}")
+        if "--json" in sys.argv:
+            console.print_json({"error": error.message, "remedy": error.remedy, "exit_code": int(error.exit_code)})
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        console.say("interrupted")
+        sys.exit(ExitCode.INTERRUPTED)
+    except BrokenPipeError:
+        sys.exit(ExitCode.OK)
+    except Exception:
+        traceback.print_exc()
+        console.say("This is a bug in Lentigo; please report it with the lines above.")
+        sys.exit(ExitCode.BUG)

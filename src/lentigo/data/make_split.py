@@ -1,0 +1,85 @@
+"""From a data set on disk to split tables: load, find near-duplicates, merge, split, write."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lentigo.core.errors import DataError
+from lentigo.core.taxonomy import CLASS_CODES
+from lentigo.data.catalog import Catalog
+from lentigo.data.duplicates import fingerprint, merge_groups, near_duplicate_pairs
+from lentigo.data.sources import load_catalog
+from lentigo.data.splits import check_group_disjoint, split_catalog
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class MadeSplits:
+    """The tables written and what is in them; one table, or one per fold."""
+
+    catalogs: tuple[Catalog, ...]
+    files: tuple[Path, ...]
+    merged_groups: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Counts of the first table, per split and class."""
+        first = self.catalogs[0]
+        counts = Counter((row.split, row.label) for row in first)
+        splits = [name for name in ("train", "val", "test") if any(row.split == name for row in first)]
+        return {
+            "files": [str(file) for file in self.files],
+            "n_images": len(first),
+            "n_lesions": len({row.lesion_id for row in first}),
+            "merged_groups": self.merged_groups,
+            "counts": {
+                name: {code: counts[name, label] for label, code in enumerate(CLASS_CODES)} for name in splits
+            },
+        }
+
+
+def make_splits(
+    source: Path,
+    out: Path,
+    *,
+    images: Path | None,
+    fractions: Mapping[str, float] | None,
+    folds: int | None,
+    seed: int,
+    near_duplicates: bool,
+    allow_missing_classes: bool,
+    force: bool,
+    progress: Progress,
+) -> MadeSplits:
+    """Write `out`, or for k folds `out` with -1 .. -k before its ending (fold i is val, the others train).
+
+    Raises:
+        DataError: for bad data, for impossible splits, and where a file exists and `force` is false.
+    """
+    files = [out] if folds is None else [out.with_stem(f"{out.stem}-{i}") for i in range(1, folds + 1)]
+    existing = [str(file) for file in files if file.exists()]
+    if existing and not force:
+        raise DataError(f"{', '.join(existing)} exists already", "Choose another --out, or replace it with --force.")
+    catalog = load_catalog(source, images=images)
+    groups = {row.image_id: row.lesion_id for row in catalog}
+    if near_duplicates:
+        fingerprints = fingerprint(catalog.rows, threads=os.cpu_count() or 1, progress=progress)
+        groups = merge_groups(catalog, near_duplicate_pairs(fingerprints))
+    made = split_catalog(
+        catalog,
+        fractions=fractions,
+        folds=folds,
+        seed=seed,
+        groups=groups,
+        allow_missing_classes=allow_missing_classes,
+    )
+    catalogs = made if isinstance(made, tuple) else (made,)
+    for part, file in zip(catalogs, files, strict=True):
+        check_group_disjoint(part, groups)
+        part.to_csv(file)
+    return MadeSplits(catalogs, tuple(files), len(set(groups.values())))

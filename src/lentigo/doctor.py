@@ -1,0 +1,50 @@
+"""What is installed and what the machine offers."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from importlib.util import find_spec
+from typing import NamedTuple
+
+from lentigo.core.environment import describe_environment, package_version
+
+EXTRAS = {
+    "train": ("torch", "torchvision", "lightning_fabric", "safetensors", "pyarrow", "sklearn", "matplotlib", "psutil"),
+    "timm": ("timm",),
+    "dicom": ("pydicom",),
+}
+
+
+class Check(NamedTuple):
+    """One line of `lentigo doctor`."""
+
+    check: str
+    ok: bool
+    found: str
+
+
+def examine() -> list[Check]:
+    """Versions, extras, device, memory, disk and threads. Only torch is imported, and only if it is there."""
+    facts = describe_environment()
+    checks = [
+        Check("lentigo", True, f"{facts['lentigo']} on Python {facts['python']}, {facts['platform']}"),
+        Check("cpu", True, f"{facts['cpu'] or 'unknown'}, {facts['cores']} cores"),
+    ]
+    for extra, modules in EXTRAS.items():
+        missing = [module for module in modules if find_spec(module) is None]
+        found = f'missing {", ".join(missing)}: pip install "lentigo[{extra}]"' if missing else "installed"
+        checks.append(Check(f"extra [{extra}]", not missing, found))
+    if find_spec("torch"):
+        import torch
+
+        gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none; training runs on the CPU"
+        checks.append(Check("torch", True, f"{package_version('torch')}, {torch.get_num_threads()} threads"))
+        checks.append(Check("gpu", True, gpu))
+    if find_spec("psutil"):
+        from lentigo.data.cache import available_memory_bytes, cache_folder
+
+        checks.append(Check("memory", True, f"{available_memory_bytes() / 2**30:.1f} GiB available"))
+        checks.append(Check("cache folder", True, str(cache_folder())))
+    checks.append(Check("disk", True, f"{shutil.disk_usage(os.getcwd()).free / 2**30:.1f} GiB free here"))
+    return checks

@@ -1,0 +1,189 @@
+"""Judging a run: from its weights and rows to predictions, metrics.json, figures and report.html."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from lentigo.core.config import load_recipe
+from lentigo.core.errors import CheckpointError, ConfigError, DataError
+from lentigo.core.files import write_json_atomic, write_text_atomic
+from lentigo.core.predictions import Predictions
+from lentigo.core.run_dir import RunDir
+from lentigo.core.taxonomy import CLASS_CODES
+from lentigo.data.cache import open_images
+from lentigo.data.catalog import Catalog
+from lentigo.data.dataset import LesionDataset
+from lentigo.data.images import load_image
+from lentigo.data.synthetic import SYNTHETIC_NOTICE
+from lentigo.evaluation import figures
+from lentigo.evaluation.evaluate import Judgement, classification_report, judge
+from lentigo.evaluation.metrics import score
+from lentigo.evaluation.report import write_report
+from lentigo.models.checkpoint import load_checkpoint
+from lentigo.training.inference import predict_logits
+from lentigo.training.loop import judged_rows
+from lentigo.training.run import read_catalog
+
+JUDGED_SPLITS = ("val", "test")
+GALLERY_SIZE = 16
+THUMBNAIL_PX = 160
+Progress = Callable[[int, int], None]
+
+
+def epoch_scores(predictions: Predictions) -> Mapping[str, float]:
+    """What an epoch's log row says of the validation predictions."""
+    overall = score(predictions.label, predictions.probs).overall
+    return {
+        "loss": float(overall["log_loss"][0]),
+        "accuracy": float(overall["accuracy"][0]),
+        "balanced_accuracy": float(overall["balanced_accuracy"][0]),
+        "macro_f1": float(overall["macro_f1"][0]),
+    }
+
+
+def evaluate_run(
+    run: RunDir, split: str, *, resamples: int = 2000, progress: Progress = lambda done, total: None
+) -> Judgement:
+    """Judge the run's chosen weights on one image per lesion of `split`; a look at test is counted.
+
+    Writes predictions/SPLIT.csv, predictions/SPLIT.report.txt, metrics.json, figures and report.html.
+
+    Raises:
+        ConfigError: for a split that may not be judged.
+        CheckpointError: where the run has no usable weights or rows.
+        DataError: where the split has no rows or images cannot be read.
+    """
+    if split not in JUDGED_SPLITS:
+        raise ConfigError(
+            f"--split takes val or test; found {split!r}", "Scores on training images would say nothing."
+        )
+    if not run.best.is_file():
+        raise CheckpointError(
+            f"{run.path} has no chosen weights yet (state: {run.read_status()['state']})",
+            f"Finish the training first: lentigo train --resume {run.path}",
+        )
+    catalog = read_catalog(run)
+    rows = judged_rows(catalog, split)
+    if not len(rows):
+        raise DataError(f"the run's catalogue has no rows in {split}", "Judge another split.")
+    config = load_recipe(str(run.config))
+    network, spec = load_checkpoint(run.best)
+    with run.lock():
+        if split == "test":
+            run.add_look()
+        dataset = LesionDataset(open_images(rows, spec.preprocess, config.data))
+        predictions = predict_logits(network, dataset, progress=progress)
+        judgement = judge(predictions, split=split, resamples=resamples)
+        predictions.to_csv(run.predictions(split))
+        write_text_atomic(run.text_report(split), classification_report(judgement))
+        write_json_atomic(run.metrics, _read_metrics(run) | {split: judgement.as_dict()})
+        render_report(run)
+    return judgement
+
+
+def render_report(run: RunDir) -> Path:
+    """Figures and report.html from metrics.json, predictions, log and catalogue; no network is run."""
+    judgements = {name: Judgement.from_dict(content) for name, content in _read_metrics(run).items()}
+    if not judgements:
+        raise DataError(f"{run.path} was not judged yet", f"Run `lentigo evaluate {run.path}` first.")
+    catalog = read_catalog(run)
+    log_rows = read_log(run.log)
+    note = SYNTHETIC_NOTICE if catalog.synthetic else ""
+    best_epoch = run.read_status().get("best_epoch")
+    drawn: dict[str, Path] = {"class_balance": figures.class_balance(catalog, run.figure("class_balance"), note=note)}
+    if log_rows:
+        drawn["curves"] = figures.curves(log_rows, run.figure("curves"), best_epoch=best_epoch, note=note)
+    for split, judgement in judgements.items():
+        confusion = figures.confusion(judgement.confusion, run.figure(f"confusion_{split}"), note=note)
+        recall = {code: scores.recall for code, scores in judgement.per_class.items()}
+        bars = figures.per_class_bars(recall, run.figure(f"per_class_{split}"), note=note)
+        drawn |= {f"confusion_{split}": confusion, f"per_class_{split}": bars}
+    return write_report(
+        run.report,
+        title=run.path.resolve().name,
+        judgements=judgements,
+        run_facts=_run_facts(run, catalog),
+        log_rows=log_rows,
+        figures=drawn,
+        gallery=_gallery(run, catalog, judgements),
+        synthetic=catalog.synthetic,
+        test_looks=len(run.read_looks()),
+        notes=[],
+    )
+
+
+def read_log(path: Path) -> list[dict[str, float]]:
+    """Rows of log.csv; empty where there is none."""
+    if not path.is_file():
+        return []
+    rows = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")))
+    return [{name: float(value) for name, value in row.items() if value} for row in rows]
+
+
+def _read_metrics(run: RunDir) -> dict[str, Any]:
+    if not run.metrics.is_file():
+        return {}
+    try:
+        content: dict[str, Any] = json.loads(run.metrics.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise DataError(f"{run.metrics} is damaged: {error}", "Delete it and run `lentigo evaluate` again.") from None
+    return content
+
+
+def _run_facts(run: RunDir, catalog: Catalog) -> dict[str, str]:
+    config, status = load_recipe(str(run.config)), run.read_status()
+    environment = json.loads(run.environment.read_text(encoding="utf-8")) if run.environment.is_file() else {}
+    packages = environment.get("packages", {})
+    best, last = status.get("best_epoch"), status.get("epoch")
+    return {
+        "recipe": config.about.name,
+        "architecture": config.model.architecture,
+        "weights at start": str(status.get("start", config.model.weights)),
+        "input": f"{config.preprocess.color_mode}, {config.preprocess.resize_steps_px[-1]} px",
+        "data": f"{catalog.name}: {len(catalog)} images of {len({row.lesion_id for row in catalog})} lesions",
+        "rows (sha256)": catalog.sha256[:16],
+        "seed": str(config.training.seed),
+        "epochs": f"{last}; weights of epoch {best} kept by validation {config.training.selection_metric}",
+        "training time": f"{float(status.get('elapsed_s', 0)) / 60:.1f} min",
+        "machine": f"{environment.get('cpu', 'unknown')}, {environment.get('cores', '?')} cores",
+        "versions": ", ".join(f"{name} {packages[name]}" for name in ("torch", "torchvision") if name in packages),
+        "lentigo": f"{environment.get('lentigo', '')} {str(environment.get('commit', ''))[:12]}".strip(),
+    }
+
+
+def _gallery(
+    run: RunDir, catalog: Catalog, judgements: Mapping[str, Judgement]
+) -> list[tuple[bytes, str, str, float]]:
+    """The most confident errors of the last judged split: thumbnail, true code, answered code, probability."""
+    split = next(name for name in reversed(JUDGED_SPLITS) if name in judgements)
+    if not run.predictions(split).is_file():
+        return []
+    predictions = Predictions.from_csv(run.predictions(split))
+    rows = {row.image_id: row for row in catalog}
+    probs = predictions.probs
+    answered, confidence = probs.argmax(axis=1), probs.max(axis=1)
+    errors = [i for i in (-confidence).argsort(kind="stable") if answered[i] != predictions.label[i]]
+    gallery = []
+    for i in errors[:GALLERY_SIZE]:
+        row = rows[predictions.image_id[i]]
+        try:
+            image = load_image(row.path, row.member)
+        except DataError:
+            continue  # the report can be written again after the images have moved
+        thumbnail = _jpeg(image)
+        gallery.append((thumbnail, CLASS_CODES[row.label], CLASS_CODES[answered[i]], float(confidence[i])))
+    return gallery
+
+
+def _jpeg(image: Image.Image) -> bytes:
+    image.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=80)
+    return buffer.getvalue()
