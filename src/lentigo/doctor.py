@@ -10,7 +10,16 @@ from typing import NamedTuple
 from lentigo.core.environment import describe_environment, package_version
 
 EXTRAS = {
-    "train": ("torch", "torchvision", "lightning_fabric", "safetensors", "pyarrow", "sklearn", "matplotlib", "psutil"),
+    "train": (
+        "torch",
+        "torchvision",
+        "lightning_fabric",
+        "safetensors",
+        "pyarrow",
+        "sklearn",
+        "matplotlib",
+        "psutil",
+    ),
     "timm": ("timm",),
     "dicom": ("pydicom",),
 }

@@ -18,7 +18,9 @@ from lentigo.cli.data import data_app
 from lentigo.cli.options import parse_minutes
 from lentigo.core.errors import ConfigError, ExitCode, LentigoError
 
-EPILOG = "Exit codes: 0 ok, 1 bug, 2 usage, 3 data, 4 a quality gate failed, 130 interrupted. Research use only."
+EPILOG = (
+    "Exit codes: 0 ok, 1 bug, 2 usage, 3 data, 4 a quality gate failed, 130 interrupted. Research use only."
+)
 
 app = typer.Typer(
     help="Small, honest skin-lesion classifiers. Research software, not a medical device.",
@@ -54,19 +56,31 @@ def _root(
 
 @app.command()
 def train(
-    data: Annotated[Path | None, typer.Argument(help="CSV, folder, .npz or Parquet pack with splits.")] = None,
+    data: Annotated[
+        Path | None, typer.Argument(help="CSV, folder, .npz or Parquet pack with splits.")
+    ] = None,
     recipe: Annotated[str, typer.Option(help="Recipe name or TOML file; see `lentigo config`.")] = "quick",
     config: Annotated[Path | None, typer.Option(help="RUN/config.toml of a run to repeat.")] = None,
-    weights: Annotated[str | None, typer.Option(help="imagenet, none, or a .safetensors or .pth file.")] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="imagenet, none, or a .safetensors or .pth file.")
+    ] = None,
     overrides: Overrides = None,
-    images: Annotated[Path | None, typer.Option(help="Image folder of a CSV that has none beside it.")] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Image folder of a CSV that has none beside it.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the run folder.")] = None,
     runs_dir: RunsDir = Path("runs"),
     resume: Annotated[Path | None, typer.Option(help="Continue this interrupted run.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print plan, memory and ETA; write nothing.")] = False,
-    time_limit: Annotated[str | None, typer.Option(help="Stop after 90s, 30m, 1h30m and keep the best.")] = None,
-    accelerator: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", rich_help_panel=ACCELERATOR_PANEL)] = "auto",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print plan, memory and ETA; write nothing.")
+    ] = False,
+    time_limit: Annotated[
+        str | None, typer.Option(help="Stop after 90s, 30m, 1h30m and keep the best.")
+    ] = None,
+    accelerator: Annotated[
+        str, typer.Option(help="auto, cpu, cuda or mps.", rich_help_panel=ACCELERATOR_PANEL)
+    ] = "auto",
     devices: Annotated[int, typer.Option(min=1, help="Per node.", rich_help_panel=ACCELERATOR_PANEL)] = 1,
     num_nodes: Annotated[int, typer.Option(min=1, help="Machines.", rich_help_panel=ACCELERATOR_PANEL)] = 1,
     as_json: JsonFlag = False,
@@ -86,10 +100,20 @@ def train(
     from lentigo.training.run import Devices, plan_run, resume_run, start_run
 
     if accelerator not in ("auto", "cpu", "cuda", "mps"):
-        raise ConfigError(f"--accelerator takes auto, cpu, cuda or mps; found {accelerator!r}", "Pass one of these.")
+        raise ConfigError(
+            f"--accelerator takes auto, cpu, cuda or mps; found {accelerator!r}", "Pass one of these."
+        )
     where = Devices(accelerator, devices, num_nodes)  # type: ignore[arg-type]
     if resume is not None:
-        if data is not None or config is not None or overrides or weights or seed is not None or dry_run or name:
+        if (
+            data is not None
+            or config is not None
+            or overrides
+            or weights
+            or seed is not None
+            or dry_run
+            or name
+        ):
             raise ConfigError(
                 "--resume continues a run exactly as it was; it takes no data, recipe or override",
                 "Drop the other options, or start a new run.",
@@ -99,7 +123,9 @@ def train(
         _finish_training(run, outcome, as_json)
         return
     if data is None:
-        raise ConfigError("expected DATA (a CSV, folder, .npz or Parquet pack); found none", "lentigo train DATA")
+        raise ConfigError(
+            "expected DATA (a CSV, folder, .npz or Parquet pack); found none", "lentigo train DATA"
+        )
     changes = list(overrides or [])
     changes += [f"model.weights={weights}"] if weights is not None else []
     changes += [f"training.seed={seed}"] if seed is not None else []
@@ -130,7 +156,9 @@ def _finish_training(run: Any, outcome: Any, as_json: bool) -> None:
         console.say(f"stopped; saved. Continue: lentigo train --resume {run.path}")
         raise typer.Exit(ExitCode.INTERRUPTED)
     score = "" if outcome.best_score is None else f" ({outcome.best_score:.4f})"
-    console.say(f"finished ({outcome.finished}), best epoch {outcome.best_epoch + 1}{score}, {outcome.elapsed_s:.0f} s")
+    console.say(
+        f"finished ({outcome.finished}), best epoch {outcome.best_epoch + 1}{score}, {outcome.elapsed_s:.0f} s"
+    )
     console.say(f"run: {run.path}    next: lentigo evaluate {run.path} --split val")
 
 
@@ -201,7 +229,9 @@ def runs(runs_dir: RunsDir = Path("runs"), as_json: JsonFlag = False) -> None:
 def show_config(
     recipe: Annotated[str | None, typer.Argument(help="Recipe name or file to print, resolved.")] = None,
     overrides: Overrides = None,
-    keys: Annotated[bool, typer.Option("--keys", help="List every key with type, default and meaning.")] = False,
+    keys: Annotated[
+        bool, typer.Option("--keys", help="List every key with type, default and meaning.")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """List the recipes, print one resolved, or list every key.
@@ -217,9 +247,14 @@ def show_config(
     if keys:
         table = all_keys()
         console.result(
-            {key: dict(zip(("type", "default", "meaning"), facts, strict=True)) for key, facts in table.items()},
+            {
+                key: dict(zip(("type", "default", "meaning"), facts, strict=True))
+                for key, facts in table.items()
+            },
             as_json,
-            lambda: console.print_table(("key", "type", "default", "meaning"), [(k, *v) for k, v in table.items()]),
+            lambda: console.print_table(
+                ("key", "type", "default", "meaning"), [(k, *v) for k, v in table.items()]
+            ),
         )
     elif recipe is not None:
         config = load_recipe(recipe, overrides or [])
@@ -230,7 +265,8 @@ def show_config(
             {"recipes": [facts.model_dump() for facts in about]},
             as_json,
             lambda: console.print_table(
-                ("recipe", "source", "cost", "expected"), [(a.name, a.source, a.cost, a.expected) for a in about]
+                ("recipe", "source", "cost", "expected"),
+                [(a.name, a.source, a.cost, a.expected) for a in about],
             ),
         )
 
@@ -274,7 +310,9 @@ def demo(
         console.print_json(outcome.as_dict())
     else:
         console.print_estimates(outcome.judgement)
-    console.say(f"These images are drawings: the numbers say nothing about real lesions. ({outcome.elapsed_s:.0f} s)")
+    console.say(
+        f"These images are drawings: the numbers say nothing about real lesions. ({outcome.elapsed_s:.0f} s)"
+    )
     console.say(f"report: {outcome.report}")
 
 
@@ -285,7 +323,9 @@ def main() -> None:
     except LentigoError as error:
         console.say(f"error: {error}")
         if "--json" in sys.argv:
-            console.print_json({"error": error.message, "remedy": error.remedy, "exit_code": int(error.exit_code)})
+            console.print_json(
+                {"error": error.message, "remedy": error.remedy, "exit_code": int(error.exit_code)}
+            )
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         console.say("interrupted")

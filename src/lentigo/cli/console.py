@@ -102,7 +102,14 @@ def counter(description: str) -> Iterator[Callable[[int, int], None]]:
 
 def _progress():  # type: ignore[no-untyped-def]
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     return Progress(
         TextColumn("{task.description}"),
@@ -128,7 +135,9 @@ def print_estimates(judgement: Judgement) -> None:
         (name.replace("_", " "), cell(e.value), f"{cell(e.ci_low)} to {cell(e.ci_high)}", e.n)
         for name, e in judgement.metrics.items()
     ]
-    print_table(("metric", "value", "95% interval", "n"), rows, title=f"{judgement.split}: {judgement.interval}")
+    print_table(
+        ("metric", "value", "95% interval", "n"), rows, title=f"{judgement.split}: {judgement.interval}"
+    )
 
 
 def require(module: str, extra: str) -> None:

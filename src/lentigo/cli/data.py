@@ -16,12 +16,14 @@ data_app = typer.Typer(
 )
 
 Source = Annotated[
-    Path, typer.Argument(help="HAM10000 or ISIC CSV, class folders, MedMNIST .npz, Parquet pack or split CSV.")
+    Path,
+    typer.Argument(help="HAM10000 or ISIC CSV, class folders, MedMNIST .npz, Parquet pack or split CSV."),
 ]
 Images = Annotated[Path | None, typer.Option(help="Image folder of a CSV that has none beside it.")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 NearDuplicates = Annotated[
-    bool, typer.Option("--near-duplicates/--no-near-duplicates", help="Compare the pictures, not only the ids.")
+    bool,
+    typer.Option("--near-duplicates/--no-near-duplicates", help="Compare the pictures, not only the ids."),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace an existing file.")]
 
@@ -40,7 +42,11 @@ def check(
 
     with console.counter("reading images") as progress:
         found = check_source(
-            source, images=images, near_duplicates=near_duplicates, threads=os.cpu_count() or 1, progress=progress
+            source,
+            images=images,
+            near_duplicates=near_duplicates,
+            threads=os.cpu_count() or 1,
+            progress=progress,
         )
     facts = found.as_dict()
 
@@ -54,7 +60,10 @@ def check(
             return
         console.print_table(
             ("severity", "kind", "count", "found", "remedy"),
-            [(f.severity, f.kind, f.count, f"{f.message}: {', '.join(f.examples)}", f.remedy) for f in found.findings],
+            [
+                (f.severity, f.kind, f.count, f"{f.message}: {', '.join(f.examples)}", f.remedy)
+                for f in found.findings
+            ],
         )
 
     console.result(facts, as_json, lines)
@@ -66,7 +75,9 @@ def check(
 def split(
     source: Source,
     out: Annotated[Path, typer.Option(help="The table with splits (CSV); with --folds, one file a fold.")],
-    fractions: Annotated[str | None, typer.Option(help="Shares, such as train=0.7,val=0.15,test=0.15.")] = None,
+    fractions: Annotated[
+        str | None, typer.Option(help="Shares, such as train=0.7,val=0.15,test=0.15.")
+    ] = None,
     folds: Annotated[int | None, typer.Option(help="k folds instead of fractions.")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     images: Images = None,
@@ -132,7 +143,9 @@ def synth(
 
     table = write_synthetic(folder, num_images=images, seed=seed, size_px=size_px)
     console.result(
-        {"table": str(table), "images": images, "notice": SYNTHETIC_NOTICE}, as_json, lambda: print(SYNTHETIC_NOTICE)
+        {"table": str(table), "images": images, "notice": SYNTHETIC_NOTICE},
+        as_json,
+        lambda: print(SYNTHETIC_NOTICE),
     )
     console.say(f"written: {table}    next: lentigo data split {table} --out split.csv")
 
@@ -143,7 +156,9 @@ def pack(
     out: Annotated[Path, typer.Option(help="The Parquet file to write.")],
     size_px: Annotated[int, typer.Option(help="Side of the packed images.")] = 300,
     quality: Annotated[int, typer.Option(min=1, max=100, help="JPEG quality.")] = 92,
-    resize_rule: Annotated[str, typer.Option(help="squash, or shorter_side to keep the aspect ratio.")] = "squash",
+    resize_rule: Annotated[
+        str, typer.Option(help="squash, or shorter_side to keep the aspect ratio.")
+    ] = "squash",
     images: Images = None,
     force: Force = False,
     as_json: JsonFlag = False,
@@ -156,7 +171,9 @@ def pack(
     from lentigo.data.sources import load_catalog
 
     if resize_rule not in ("squash", "shorter_side"):
-        raise ConfigError(f"--resize-rule takes squash or shorter_side; found {resize_rule!r}", "Pass one of these.")
+        raise ConfigError(
+            f"--resize-rule takes squash or shorter_side; found {resize_rule!r}", "Pass one of these."
+        )
     catalog = load_catalog(source, images=images)
     with console.counter("packing") as progress:
         path = write_pack(
@@ -177,7 +194,9 @@ def pack(
 def show(
     source: Source,
     out: Annotated[Path, typer.Option(help="Folder for the figures.")] = Path("figures"),
-    recipe: Annotated[str, typer.Option(help="Recipe whose preprocessing and augmentation are shown.")] = "paper-v2",
+    recipe: Annotated[
+        str, typer.Option(help="Recipe whose preprocessing and augmentation are shown.")
+    ] = "paper-v2",
     format: Annotated[str, typer.Option("--format", help="png or svg.")] = "png",
     seed: Annotated[int, typer.Option(min=0)] = 0,
     images: Images = None,
@@ -198,5 +217,7 @@ def show(
     kind: Literal["png", "svg"] = "png" if format == "png" else "svg"
     files = show_data(load_catalog(source, images=images), load_recipe(recipe), out, kind, seed)
     console.result(
-        {"files": [str(file) for file in files]}, as_json, lambda: print("\n".join(str(file) for file in files))
+        {"files": [str(file) for file in files]},
+        as_json,
+        lambda: print("\n".join(str(file) for file in files)),
     )

@@ -13,8 +13,18 @@ from typing import Any
 from lentigo import __version__
 
 PACKAGES = (
-    "torch", "torchvision", "lightning-fabric", "numpy", "pillow", "safetensors", "pyarrow", "scikit-learn",
-    "matplotlib", "pydantic", "typer", "timm",
+    "torch",
+    "torchvision",
+    "lightning-fabric",
+    "numpy",
+    "pillow",
+    "safetensors",
+    "pyarrow",
+    "scikit-learn",
+    "matplotlib",
+    "pydantic",
+    "typer",
+    "timm",
 )
 
 
@@ -56,10 +66,18 @@ def _commit() -> str:
         return ""
     try:
         head = subprocess.run(
-            ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True
+            ["git", "-C", str(root), "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
         )
         dirty = subprocess.run(
-            ["git", "-C", str(root), "status", "--porcelain", "-uno"], capture_output=True, text=True, timeout=5, check=True
+            ["git", "-C", str(root), "status", "--porcelain", "-uno"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
         )
     except (OSError, subprocess.SubprocessError):
         return ""

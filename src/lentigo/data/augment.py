@@ -27,7 +27,9 @@ class Augment:
         image = self._warp(image)
         if self.config.crop_min_area < 1:
             area, ratio = [self.config.crop_min_area, 1.0], [0.8, 1.25]
-            top, left, height, width = RandomResizedCrop(image.size, area, ratio).make_params([image]).values()
+            top, left, height, width = (
+                RandomResizedCrop(image.size, area, ratio).make_params([image]).values()
+            )
             image = warp.resized_crop(image, top, left, height, width, [image.height, image.width])
         return self._color(image)
 

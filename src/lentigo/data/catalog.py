@@ -100,7 +100,9 @@ class Catalog:
             if row.split:
                 splits_of[row.lesion_id].add("train" if row.split == "extra" else row.split)
         leaking = [
-            f"{lesion} in {'+'.join(sorted(splits))}" for lesion, splits in splits_of.items() if len(splits) > 1
+            f"{lesion} in {'+'.join(sorted(splits))}"
+            for lesion, splits in splits_of.items()
+            if len(splits) > 1
         ]
         if leaking:
             raise DataError(
@@ -149,7 +151,7 @@ def read_catalog_csv(path: Path) -> Catalog:
     """
     rows: list[Row] = []
     problems: list[str] = []
-    with path.open(encoding="utf-8", newline="") as stream:
+    with path.open(encoding="utf-8-sig", newline="") as stream:
         reader = csv.DictReader(stream)
         if not is_catalog_header(reader.fieldnames or ()):
             raise DataError(
@@ -167,7 +169,9 @@ def read_catalog_csv(path: Path) -> Catalog:
             f"{path}: {len(problems)} malformed rows: {first_five(problems)}",
             "Write the table again with `lentigo data split`.",
         )
-    return Catalog(tuple(rows), path.stem, synthetic=bool(rows) and all(r.dx_type == "synthetic" for r in rows))
+    return Catalog(
+        tuple(rows), path.stem, synthetic=bool(rows) and all(r.dx_type == "synthetic" for r in rows)
+    )
 
 
 def _parse_record(record: dict[str, str]) -> Row | None:

@@ -64,7 +64,9 @@ def make_splits(
     files = [out] if folds is None else [out.with_stem(f"{out.stem}-{i}") for i in range(1, folds + 1)]
     existing = [str(file) for file in files if file.exists()]
     if existing and not force:
-        raise DataError(f"{', '.join(existing)} exists already", "Choose another --out, or replace it with --force.")
+        raise DataError(
+            f"{', '.join(existing)} exists already", "Choose another --out, or replace it with --force."
+        )
     catalog = load_catalog(source, images=images)
     groups = {row.image_id: row.lesion_id for row in catalog}
     if near_duplicates:

@@ -97,7 +97,9 @@ def render_report(run: RunDir) -> Path:
     log_rows = read_log(run.log)
     note = SYNTHETIC_NOTICE if catalog.synthetic else ""
     best_epoch = run.read_status().get("best_epoch")
-    drawn: dict[str, Path] = {"class_balance": figures.class_balance(catalog, run.figure("class_balance"), note=note)}
+    drawn: dict[str, Path] = {
+        "class_balance": figures.class_balance(catalog, run.figure("class_balance"), note=note)
+    }
     if log_rows:
         drawn["curves"] = figures.curves(log_rows, run.figure("curves"), best_epoch=best_epoch, note=note)
     for split, judgement in judgements.items():
@@ -133,7 +135,9 @@ def _read_metrics(run: RunDir) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads(run.metrics.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
-        raise DataError(f"{run.metrics} is damaged: {error}", "Delete it and run `lentigo evaluate` again.") from None
+        raise DataError(
+            f"{run.metrics} is damaged: {error}", "Delete it and run `lentigo evaluate` again."
+        ) from None
     return content
 
 
@@ -153,7 +157,9 @@ def _run_facts(run: RunDir, catalog: Catalog) -> dict[str, str]:
         "epochs": f"{last}; weights of epoch {best} kept by validation {config.training.selection_metric}",
         "training time": f"{float(status.get('elapsed_s', 0)) / 60:.1f} min",
         "machine": f"{environment.get('cpu', 'unknown')}, {environment.get('cores', '?')} cores",
-        "versions": ", ".join(f"{name} {packages[name]}" for name in ("torch", "torchvision") if name in packages),
+        "versions": ", ".join(
+            f"{name} {packages[name]}" for name in ("torch", "torchvision") if name in packages
+        ),
         "lentigo": f"{environment.get('lentigo', '')} {str(environment.get('commit', ''))[:12]}".strip(),
     }
 

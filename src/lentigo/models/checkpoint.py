@@ -61,7 +61,9 @@ def load_checkpoint(path: Path) -> tuple[nn.Module, ModelSpec]:
         spec = ModelSpec.model_validate(metadata[_METADATA_KEY])
         network = build_network(spec.architecture, len(spec.classes), spec.dropout)
     except (ValidationError, ConfigError) as error:
-        raise CheckpointError(f"{path}: unusable model description: {error}", "Train or export it again.") from None
+        raise CheckpointError(
+            f"{path}: unusable model description: {error}", "Train or export it again."
+        ) from None
     if spec.classes != CLASS_CODES:
         raise CheckpointError(
             f"{path} knows the classes {', '.join(spec.classes)}; expected {', '.join(CLASS_CODES)}",
@@ -81,7 +83,9 @@ def _load_exactly(network: nn.Module, weights: Mapping[str, Tensor], path: Path)
         if name in weights and weights[name].shape != own[name].shape
     ]
     if wrong:
-        raise CheckpointError(f"{path}: {len(wrong)} layers do not fit: {first_five(wrong)}", "Train it again.")
+        raise CheckpointError(
+            f"{path}: {len(wrong)} layers do not fit: {first_five(wrong)}", "Train it again."
+        )
     network.load_state_dict(dict(weights))
 
 
@@ -103,7 +107,11 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, "pt") as stream:
             tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
-            metadata = {name: json.loads(text) for name, text in (stream.metadata() or {}).items() if text[:1] in '{["'}
+            metadata = {
+                name: json.loads(text)
+                for name, text in (stream.metadata() or {}).items()
+                if text[:1] in '{["'
+            }
     except (SafetensorError, OSError, json.JSONDecodeError) as error:
         raise CheckpointError(
             f"{path} is damaged or not a safetensors file: {error}", "Restore it, or train again."

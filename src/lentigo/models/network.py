@@ -119,7 +119,10 @@ def set_training_mode(
 
 def parameter_depths(network: nn.Module, architecture: Architecture) -> dict[str, int]:
     """Distance from the head per parameter name: 0 for the head, 1 for the last block, and so on."""
-    block_names = [f"{architecture.blocks}.{name}." for name, _ in network.get_submodule(architecture.blocks).named_children()]
+    block_names = [
+        f"{architecture.blocks}.{name}."
+        for name, _ in network.get_submodule(architecture.blocks).named_children()
+    ]
     depths: dict[str, int] = {}
     for name, _ in network.named_parameters():
         inside = [i for i, prefix in enumerate(block_names) if name.startswith(prefix)]
@@ -139,10 +142,14 @@ def _timm_architecture(name: str) -> Architecture:
 
     if not timm.is_model(name):
         near = timm.list_models(f"*{name.split('_')[0]}*")[:5]
-        raise ConfigError(f"timm has no network {name!r}", f"Try one of {', '.join(near) or 'timm.list_models()'}.")
+        raise ConfigError(
+            f"timm has no network {name!r}", f"Try one of {', '.join(near) or 'timm.list_models()'}."
+        )
 
     def build(num_classes: int, dropout: float) -> nn.Module:
-        network: nn.Module = timm.create_model(name, pretrained=False, num_classes=num_classes, drop_rate=dropout)
+        network: nn.Module = timm.create_model(
+            name, pretrained=False, num_classes=num_classes, drop_rate=dropout
+        )
         return network
 
     with torch.device("meta"):

@@ -36,7 +36,9 @@ class WeightsReport:
         return "; ".join(parts)
 
 
-def load_weights(network: nn.Module, architecture_name: str, architecture: Architecture, weights: str) -> WeightsReport:
+def load_weights(
+    network: nn.Module, architecture_name: str, architecture: Architecture, weights: str
+) -> WeightsReport:
     """Fill `network` in place from `imagenet`, `none` or a file.
 
     Layers of the classifier whose shape differs are left fresh (a new head); any other difference in shape, and a
@@ -46,12 +48,15 @@ def load_weights(network: nn.Module, architecture_name: str, architecture: Archi
         CheckpointError: no such file, no weights in it, no connection, or layers that do not fit (named).
     """
     if weights == "none":
-        return WeightsReport("random start")
-    tensors = _imagenet(architecture_name, architecture) if weights == "imagenet" else read_tensors(Path(weights))
+        return WeightsReport(origin_name(weights))
+    tensors = (
+        _imagenet(architecture_name, architecture) if weights == "imagenet" else read_tensors(Path(weights))
+    )
     own = network.state_dict()
     wanted = {name for name in own if not name.endswith("num_batches_tracked")}
     replaced = {
-        name for name in wanted & tensors.keys()
+        name
+        for name in wanted & tensors.keys()
         if tensors[name].shape != own[name].shape and name.startswith(architecture.head_prefix)
     }
     mismatched = [
@@ -75,12 +80,17 @@ def load_weights(network: nn.Module, architecture_name: str, architecture: Archi
     missing_head = {name for name in wanted - tensors.keys() if name.startswith(architecture.head + ".")}
     network.load_state_dict({name: tensors[name] for name in loaded}, strict=False)
     return WeightsReport(
-        weights if weights == "imagenet" else Path(weights).name,
+        origin_name(weights),
         tuple(sorted(loaded)),
         tuple(sorted(replaced | missing_head)),
         tuple(sorted(wanted - tensors.keys() - missing_head)),
         tuple(sorted(tensors.keys() - own.keys())),
     )
+
+
+def origin_name(weights: str) -> str:
+    """How records name a start: never with the folders of one machine."""
+    return {"none": "random start", "imagenet": "imagenet"}.get(weights, Path(weights).name)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -94,18 +104,28 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             f"no weights file {path}", "Pass an existing .safetensors or .pth file, `imagenet` or `none`."
         )
     if path.suffix not in (".safetensors", ".pth", ".pt"):
-        raise CheckpointError(f"{path}: expected .safetensors or .pth, found {path.suffix!r}", "Convert the file.")
+        raise CheckpointError(
+            f"{path}: expected .safetensors or .pth, found {path.suffix!r}", "Convert the file."
+        )
     try:
         content = (
-            load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+            load_file(path)
+            if path.suffix == ".safetensors"
+            else torch.load(path, map_location="cpu", weights_only=True)
         )
     except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
-        raise CheckpointError(f"{path} is damaged or no weights file: {_one_line(error)}", _FETCH_AGAIN) from None
+        raise CheckpointError(
+            f"{path} is damaged or no weights file: {_one_line(error)}", _FETCH_AGAIN
+        ) from None
     except Exception as error:  # torch raises pickle.UnpicklingError and plain Exceptions for foreign content
         raise CheckpointError(f"{path} holds more than tensors: {_one_line(error)}", _FETCH_AGAIN) from None
     if isinstance(content, Mapping) and "state_dict" in content:
         content = content["state_dict"]
-    if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
+    if (
+        not isinstance(content, Mapping)
+        or not content
+        or not all(isinstance(v, Tensor) for v in content.values())
+    ):
         raise CheckpointError(f"{path}: expected named tensors, found {type(content).__name__}", _FETCH_AGAIN)
     return dict(content)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import os
 import signal
 import threading
 import time
@@ -45,7 +46,7 @@ from lentigo.models.network import (
     set_batch_norm_momentum,
     set_training_mode,
 )
-from lentigo.models.weights import WeightsReport, load_weights
+from lentigo.models.weights import WeightsReport, load_weights, origin_name
 from lentigo.training.ema import build_average
 from lentigo.training.events import Decoding, EpochDone, Listener, Message, StepDone, Validating
 from lentigo.training.inference import predict_logits
@@ -94,9 +95,21 @@ def build_preprocess(config: Config, architecture: Architecture) -> Preprocess:
 
 
 class Trainer:
-    """One training of one run, from its construction (data decoded, network built) to its outcome."""
+    """One training of one run, from its construction (data decoded, network built) to its outcome.
 
-    def __init__(self, config: Config, catalog: Catalog, fabric: Fabric, score: Score, listen: Listener) -> None:
+    `resuming` leaves out the starting weights, which a saved state replaces and which may be gone by then.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        catalog: Catalog,
+        fabric: Fabric,
+        score: Score,
+        listen: Listener,
+        *,
+        resuming: bool = False,
+    ) -> None:
         catalog.check_disjoint()
         self.config, self.fabric, self.score, self.listen = config, fabric, score, listen
         self.architecture = find_architecture(config.model.architecture)
@@ -107,7 +120,7 @@ class Trainer:
                 f"no validation rows, but training.selection_metric = {config.training.selection_metric}",
                 "Add a val split, or pass --set training.selection_metric=last.",
             )
-        self.network, self.weights = self._build_network()
+        self.network, self.weights = self._build_network(resuming)
         preprocess = build_preprocess(config, self.architecture)
         augment, seed = Augment(config.augment), config.training.seed
         self.train_data = TrainingDataset(self._open(train, preprocess), augment, seed)
@@ -126,18 +139,22 @@ class Trainer:
         self.steps_per_epoch = self._batches(0, 0).batches_per_epoch
         self.total_steps = self.steps_per_epoch * config.training.epochs
 
-    def _build_network(self) -> tuple[nn.Module, WeightsReport]:
+    def _build_network(self, resuming: bool) -> tuple[nn.Module, WeightsReport]:
         model = self.config.model
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(self.config.training.seed, "init"))
             network = build_network(model.architecture, NUM_CLASSES, model.dropout)
-        report = load_weights(network, model.architecture, self.architecture, model.weights)
-        self.listen(Message(str(report)))
+        report = WeightsReport(origin_name(model.weights))
+        if not resuming:
+            report = load_weights(network, model.architecture, self.architecture, model.weights)
+            self.listen(Message(str(report)))
         if model.batch_norm_momentum is not None:
             set_batch_norm_momentum(network, model.batch_norm_momentum)
         if model.batch_norm == "sync" and self.fabric.world_size > 1:
             if self.fabric.device.type != "cuda":
-                raise ConfigError("model.batch_norm = sync works on GPUs only", "Pass model.batch_norm=train or frozen.")
+                raise ConfigError(
+                    "model.batch_norm = sync works on GPUs only", "Pass model.batch_norm=train or frozen."
+                )
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
         if self.config.training.channels_last:
             network = network.to(memory_format=torch.channels_last)
@@ -176,7 +193,7 @@ class Trainer:
             return self.config.data.num_workers
         if self.fabric.device.type == "cpu":
             return 0
-        return min(MAX_LOADER_WORKERS, torch.get_num_threads())
+        return min(MAX_LOADER_WORKERS, os.cpu_count() or 1)
 
     def resume(self, run: RunDir) -> None:
         """Take up the state that `run` saved; CheckpointError where recipe or data have changed."""
@@ -186,7 +203,8 @@ class Trainer:
         if (found.config_digest, found.catalog_sha256) != (expected.config_digest, expected.catalog_sha256):
             what = "recipe" if found.config_digest != expected.config_digest else "rows or splits"
             raise CheckpointError(
-                f"{run.path}: the {what} changed since the state was saved", "Start a new run; do not edit a run's files."
+                f"{run.path}: the {what} changed since the state was saved",
+                "Start a new run; do not edit a run's files.",
             )
 
     def fit(self, run: RunDir) -> Outcome:
@@ -244,14 +262,25 @@ class Trainer:
         for images, labels, _ in self.loader(progress.epoch, progress.batch):
             number = progress.epoch * self.steps_per_epoch + progress.batch
             loss, correct = self.step(images, labels, number)
-            tally = [loss * len(labels), correct, len(labels), stop_requested(), clock.over, self._save_is_due(clock)]
+            tally = [
+                loss * len(labels),
+                correct,
+                len(labels),
+                stop_requested(),
+                clock.over,
+                self._save_is_due(clock),
+            ]
             loss_sum, right, seen, stop, over, save = self._sum(tally)
             progress.batch += 1
             progress.loss_sum += loss_sum
             progress.correct += int(right)
             progress.seen += int(seen)
             self._check_finite(progress)
-            self.listen(StepDone(progress.epoch, progress.batch, self.steps_per_epoch, self.config.training.epochs, loss))
+            self.listen(
+                StepDone(
+                    progress.epoch, progress.batch, self.steps_per_epoch, self.config.training.epochs, loss
+                )
+            )
             if stop:
                 return False
             if over:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
@@ -20,7 +21,7 @@ from lentigo.core.errors import CheckpointError, ConfigError
 from lentigo.core.files import write_json_atomic, write_text_atomic
 from lentigo.core.run_dir import RunDir
 from lentigo.data.catalog import Catalog, read_catalog_csv
-from lentigo.training.events import Listener, Message
+from lentigo.training.events import Event, Listener, Message, describe
 from lentigo.training.loop import Outcome, Score, Trainer
 
 PLAN_STEPS = 4
@@ -62,7 +63,8 @@ def open_fabric(config: Config, where: Devices) -> Fabric:
         found = torch.cuda.device_count()
         if found < where.devices:
             raise ConfigError(
-                f"--devices {where.devices}: found {found} CUDA devices", "Pass fewer devices, or --accelerator cpu."
+                f"--devices {where.devices}: found {found} CUDA devices",
+                "Pass fewer devices, or --accelerator cpu.",
             )
     several = where.devices * where.num_nodes > 1
     precision = config.training.precision
@@ -91,16 +93,20 @@ def start_run(
 ) -> tuple[RunDir, Outcome]:
     """Train a new run below `root`. Data and network are built first, so that bad input leaves no folder behind."""
     fabric = open_fabric(config, where)
-    trainer = Trainer(config, catalog, fabric, score, listen if fabric.is_global_zero else _deaf)
+    recorder = Recorder(listen, silent=not fabric.is_global_zero)
+    trainer = Trainer(config, catalog, fabric, score, recorder)
     path = ""
     if fabric.is_global_zero:
         run = RunDir.create(root, config.model.architecture, name)
         write_text_atomic(run.config, config.to_toml())
         catalog.to_csv(run.catalog)
         write_text_atomic(run.catalog_digest, f"{catalog.sha256}\n")
-        write_json_atomic(run.environment, describe_environment() | {"seed": config.training.seed, **asdict(where)})
+        write_json_atomic(
+            run.environment, describe_environment() | {"seed": config.training.seed, **asdict(where)}
+        )
         path = str(run.path)
     run = RunDir(Path(fabric.broadcast(path)))
+    recorder.attach(run)
     return run, _fit(trainer, run, fabric)
 
 
@@ -110,11 +116,14 @@ def resume_run(path: Path, *, where: Devices, score: Score, listen: Listener) ->
     config = load_recipe(str(run.config))
     catalog = read_catalog(run)
     fabric = open_fabric(config, where)
-    trainer = Trainer(config, catalog, fabric, score, listen if fabric.is_global_zero else _deaf)
-    if run.state.is_file():
+    recorder = Recorder(listen, silent=not fabric.is_global_zero)
+    saved = run.state.is_file()
+    trainer = Trainer(config, catalog, fabric, score, recorder, resuming=saved)
+    recorder.attach(run)
+    if saved:
         trainer.resume(run)
         progress = trainer.state.progress
-        listen(Message(f"resuming after epoch {progress.epoch}, step {progress.batch}"))
+        recorder(Message(f"resuming after epoch {progress.epoch}, step {progress.batch}"))
     return run, _fit(trainer, run, fabric)
 
 
@@ -157,7 +166,9 @@ def plan_run(config: Config, catalog: Catalog, *, where: Devices, score: Score, 
         epochs=config.training.epochs,
         seconds_per_step=round(seconds_per_step, 4),
         eta_min=round(total_s / 60, 1),
-        cache_mb=round((trainer.train_data.images.cached.nbytes + trainer.val_data.images.cached.nbytes) / 2**20, 1),
+        cache_mb=round(
+            (trainer.train_data.images.cached.nbytes + trainer.val_data.images.cached.nbytes) / 2**20, 1
+        ),
         peak_memory_mb=round(peak / 2**20, 1),
         parameters=sum(parameter.numel() for parameter in trainer.network.parameters()),
     )
@@ -190,9 +201,37 @@ def _status(run: RunDir) -> Iterator[None]:
         run.write_status("interrupted", message="interrupted at once; resumes from the last saved state")
         raise
     except BaseException as error:
-        run.write_status("failed", message=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+        run.write_status(
+            "failed", message=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        )
         raise
 
 
-def _deaf(event: object) -> None:
-    """Listener of the processes that do not speak."""
+class Recorder:
+    """Passes events on and keeps what they say in the run's log.txt, from before the folder exists."""
+
+    def __init__(self, listen: Listener, *, silent: bool) -> None:
+        self._listen, self._silent = listen, silent
+        self._waiting: list[str] = []
+        self._file: Path | None = None
+
+    def __call__(self, event: Event) -> None:
+        """One event; processes other than the first say nothing."""
+        if self._silent:
+            return
+        text = describe(event)
+        if text is not None:
+            self._waiting.append(f"{datetime.now():%Y-%m-%d %H:%M:%S}  {text}\n")
+            self._flush()
+        self._listen(event)
+
+    def attach(self, run: RunDir) -> None:
+        """Write to this run from now on, beginning with what was said before."""
+        self._file = run.console
+        self._flush()
+
+    def _flush(self) -> None:
+        if self._file is not None and not self._silent:
+            with self._file.open("a", encoding="utf-8") as stream:
+                stream.writelines(self._waiting)
+            self._waiting.clear()

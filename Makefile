@@ -1,0 +1,36 @@
+# Two commands set everything up on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint install clean
+
+demo: $(VENV)/.installed-train
+	rm -rf demo
+	$(BIN)/lentigo demo demo
+
+test: $(VENV)/.installed-dev lint
+	$(BIN)/pytest -n 2 --dist loadfile
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy -p lentigo.core -p lentigo.evaluation
+	$(BIN)/lint-imports
+
+install: $(VENV)/.installed-dev
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# The plain PyPI build of torch on Linux is the CUDA one: several GB, and it runs on a CPU too.
+$(VENV)/.installed-train: $(BIN)/python pyproject.toml
+	$(BIN)/pip install --quiet -e ".[train]"
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed-train
+	$(BIN)/pip install --quiet -e ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,34 @@
+"""How numbers are printed wherever a person reads them: figures and the report."""
+
+from __future__ import annotations
+
+from lentigo.evaluation.metrics import Estimate
+
+UNDEFINED = "–"
+SHARE, PLAIN = "share", "plain"
+
+
+def count_text(count: int) -> str:
+    """`1000`, `10,015`: four digits are read at a glance, more are not."""
+    return f"{count:,}" if count >= 10_000 else str(count)
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 image`, `12 images`."""
+    return f"{count_text(count)} {noun}" + ("" if count == 1 else "s")
+
+
+def value_text(value: float | None, kind: str = SHARE) -> str:
+    """`71.3%` for a share in 0..1, `0.934` for anything else, a dash where undefined."""
+    if value is None:
+        return UNDEFINED
+    return f"{100.0 * value:.1f}%" if kind == SHARE else f"{value:.3f}"
+
+
+def interval_text(estimate: Estimate, kind: str = SHARE) -> str:
+    """`67.0–75.2` (per cent where a share), or nothing where there is no interval."""
+    if estimate.ci_low is None or estimate.ci_high is None:
+        return ""
+    if kind == SHARE:
+        return f"{100.0 * estimate.ci_low:.1f}–{100.0 * estimate.ci_high:.1f}"
+    return f"{estimate.ci_low:.3f}–{estimate.ci_high:.3f}"
