@@ -51,10 +51,8 @@ def check(
     facts = found.as_dict()
 
     def lines() -> None:
-        counts = "  ".join(f"{code.upper()} {count}" for code, count in facts["class_counts"].items())
-        print(f"{facts['n_images']} images, {facts['n_lesions']} lesions: {counts}")
-        if facts["synthetic"]:
-            print("These images are drawings, not patients.")
+        counts = "  ".join(f"{code.upper()} {count}" for code, count in found.class_counts.items())
+        print(f"{found.image_count} images, {found.lesion_count} lesions: {counts}")
         if not found.findings:
             print("No problems found.")
             return

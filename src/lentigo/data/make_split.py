@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from lentigo.core.errors import DataError
 from lentigo.core.taxonomy import CLASS_CODES
 from lentigo.data.catalog import Catalog
 from lentigo.data.duplicates import fingerprint, merge_groups, near_duplicate_pairs
 from lentigo.data.sources import load_catalog
-from lentigo.data.splits import check_group_disjoint, split_catalog
+from lentigo.data.splits import check_group_disjoint, fold_assignment, split_catalog
 
 Progress = Callable[[int, int], None]
 
@@ -72,16 +75,28 @@ def make_splits(
     if near_duplicates:
         fingerprints = fingerprint(catalog.rows, threads=os.cpu_count() or 1, progress=progress)
         groups = merge_groups(catalog, near_duplicate_pairs(fingerprints))
-    made = split_catalog(
-        catalog,
-        fractions=fractions,
-        folds=folds,
-        seed=seed,
-        groups=groups,
-        allow_missing_classes=allow_missing_classes,
-    )
-    catalogs = made if isinstance(made, tuple) else (made,)
+    if folds is None:
+        catalogs = [
+            split_catalog(
+                catalog,
+                fractions=fractions,
+                seed=seed,
+                groups=groups,
+                allow_missing_classes=allow_missing_classes,
+            )
+        ]
+    else:
+        fold = fold_assignment(catalog, folds, seed, groups, allow_missing_classes=allow_missing_classes)
+        catalogs = [_with_fold_as_val(catalog, fold, held_out) for held_out in range(folds)]
     for part, file in zip(catalogs, files, strict=True):
         check_group_disjoint(part, groups)
         part.to_csv(file)
-    return MadeSplits(catalogs, tuple(files), len(set(groups.values())))
+    return MadeSplits(tuple(catalogs), tuple(files), len(set(groups.values())))
+
+
+def _with_fold_as_val(catalog: Catalog, fold: NDArray[np.int64], held_out: int) -> Catalog:
+    rows = (
+        replace(row, split="val" if part == held_out else "train")
+        for row, part in zip(catalog.rows, fold, strict=True)
+    )
+    return replace(catalog, rows=tuple(rows))
