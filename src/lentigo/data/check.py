@@ -32,7 +32,7 @@ _SEVERITY: dict[str, Severity] = {
 }
 """Kinds that are no errors; three kinds of duplicates decide case by case."""
 _TEXTS = {
-    "missing-file": ("rows name files that do not exist", "Restore the files, or pass their folder with --images."),
+    "missing-file": ("rows name files that do not exist", "Restore them, or name their folder: --images."),
     "unknown-class": ("rows or folders have an unknown class", "Rename the class, or remove its images."),
     "duplicate-id": ("image ids are given more than once", "Give every image its own id."),
     "malformed-row": ("rows cannot be read", "Correct the rows."),
@@ -43,7 +43,7 @@ _TEXTS = {
     "not-an-image": ("files are not images", "Remove them, or convert them to JPEG or PNG."),
     "huge": ("images have too many pixels to be decoded", "Crop or shrink them."),
     "unreadable": ("files cannot be read", "Check their permissions, and the packages for their format."),
-    "wrong-extension": ("files have an ending of another format", "Rename them; other programs may refuse them."),
+    "wrong-extension": ("files have an ending of another format", "Rename them; some programs refuse them."),
     "conflicting-labels": (
         "lesions have images of two classes",
         "Find out which diagnosis holds, and correct or remove the images.",

@@ -1,35 +1,36 @@
 """Find photographs of one lesion under different ids, and merge lesions that share a photograph.
 
-Every dermoscopic photograph is a dark blob on skin, so a perceptual hash alone is no evidence: on the 10,015 images
-of HAM10000, 20,177 pairs lie within 8 of 64 bits (best of eight turns), and 105 of them are of one lesion. So the
-hash only names candidates (Hamming distance, whole image against crops of 1.0, 0.84 and 0.70 in eight turns), and a
-candidate counts if phase correlation registers the fine texture of both and the blocks of the registered
-pictures agree. Measured there (224x224 and 200x150 files; pairs of one lesion id / pairs with different diagnoses, which
-are surely wrong, of 26.2 million):
+Every dermoscopic photograph is a dark blob on skin, so a perceptual hash alone is no evidence: on the
+10,015 images of HAM10000, 20,177 pairs lie within 8 of 64 bits (best of eight turns), and 105 of them are
+of one lesion. So the hash only names candidates (Hamming distance of the whole image to crops of 1.0, 0.84
+and 0.70 in eight turns), and a candidate counts if phase correlation registers the fine texture of both and
+the blocks of the registered pictures agree. Measured there, pairs of one lesion id / pairs with different
+diagnoses (26.2 million, surely wrong):
 
     unturned, peak >= 0.18: 282 / 2      >= 0.21 and blocks >= 0.30, as set: 240 / 0      >= 0.24: 223 / 0
     turned,   peak >= 0.18:   1 / 3      >= 0.21: 1 / 0      (set to 0.23: seven times the chances)
     for comparison, plain correlation of 32x32 gray, 8 turns, >= 0.95: 79 / 991      >= 0.98: 46 / 3
 
-As set it finds 248 pairs; 7 join different lesion ids, all of the same diagnosis, and by eye all 7 are right. It finds the same
-picture again, shifted, zoomed to 0.7, flipped, recoloured; of the 3,207 pairs that HAM10000 itself names it finds
-241: a lesion photographed anew at another scale or angle mostly goes unseen. Lesion ids stay necessary.
+As set it finds 248 pairs; 7 join different lesion ids, all of one diagnosis, and by eye all 7 are right. It
+finds the same picture again, shifted, zoomed to 0.7, flipped, recoloured. Of the 3,207 pairs that HAM10000
+itself names it finds 241: a lesion photographed anew at another scale or angle mostly goes unseen, so
+lesion ids stay necessary.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lentigo.core.errors import DataError, first_five
 from lentigo.data.catalog import Catalog
-from lentigo.data.fingerprints import THUMBNAIL_PX, Fingerprint, fingerprint
+from lentigo.data.fingerprints import Fingerprint, fingerprint
+from lentigo.data.registration import block_correlation, correlation_peaks, resampling, texture_spectra
 
 __all__ = ["DuplicatePair", "Fingerprint", "fingerprint", "merge_groups", "near_duplicate_pairs"]
 
@@ -42,13 +43,9 @@ UPRIGHT_CORRELATION, TURNED_CORRELATION = 0.21, 0.23
 BLOCK_CORRELATION = 0.30
 """Smallest mean correlation of 16 registered blocks of a duplicate."""
 
-_SIDE_PX = 64
 _HASH_PX = 32
 _ROWS = 500
-_CHUNK = 256
 _FLAT_LEVELS = 2.0
-
-Images = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +102,8 @@ def merge_groups(catalog: Catalog, pairs: Sequence[DuplicatePair]) -> dict[str, 
     unknown = sorted({name for pair in pairs for name in (pair.first, pair.second)} - lesion_of.keys())
     if unknown:
         raise DataError(
-            f"duplicate pairs must name images of the catalogue; {len(unknown)} are not in it: {first_five(unknown)}",
+            f"duplicate pairs must name images of the catalogue; {len(unknown)} are not in it: "
+            f"{first_five(unknown)}",
             "Search for duplicates in the same catalogue.",
         )
     parent = {lesion: lesion for lesion in lesion_of.values()}
@@ -138,23 +136,27 @@ def _has_contrast(item: Fingerprint) -> bool:
 def _verified(
     thumbnails: NDArray[np.uint8], pool: ThreadPoolExecutor
 ) -> Iterator[tuple[int, int, int, float]]:
-    """(index, index, Hamming distance, correlation) of each candidate (N, 96, 96) that registration confirms."""
+    """(index, index, Hamming distance, correlation) of the pairs of (N, 96, 96) that register."""
     plain = _hashes(thumbnails, 1.0)[0]
-    spectra = _spectra(thumbnails, 1.0, pool)
+    spectra = texture_spectra(thumbnails, 1.0, pool)
     for zoom in ZOOMS:
-        zoomed = spectra if zoom == 1.0 else _spectra(thumbnails, zoom, pool)
+        zoomed = spectra if zoom == 1.0 else texture_spectra(thumbnails, zoom, pool)
         for turn, hashes in enumerate(_hashes(thumbnails, zoom)):
             wholes, crops, distances = _candidates(plain, hashes, turn, zoom == 1.0, pool)
             least = TURNED_CORRELATION if turn else UPRIGHT_CORRELATION
-            peaks = _peaks(spectra, zoomed, wholes, crops, turn, pool)
+            peaks = correlation_peaks(spectra, zoomed, wholes, crops, turn, pool)
             for k in np.flatnonzero(peaks >= least):
                 whole, crop = int(wholes[k]), int(crops[k])
-                if _block_correlation(thumbnails, whole, crop, zoom, turn) >= BLOCK_CORRELATION:
+                if block_correlation(thumbnails, whole, crop, zoom, turn) >= BLOCK_CORRELATION:
                     yield whole, crop, int(distances[k]), round(float(peaks[k]), 4)
 
 
 def _candidates(
-    plain: NDArray[np.uint64], turned: NDArray[np.uint64], turn: int, same_zoom: bool, pool: ThreadPoolExecutor
+    plain: NDArray[np.uint64],
+    turned: NDArray[np.uint64],
+    turn: int,
+    same_zoom: bool,
+    pool: ThreadPoolExecutor,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint8]]:
     """Index pairs of near hashes (N,) and (N,), with their Hamming distances; no pair twice."""
     limit = TURNED_DISTANCE if turn else UPRIGHT_DISTANCE
@@ -177,13 +179,6 @@ def _candidates(
     return rows, columns, distances
 
 
-def _turn(images: Images, turn: int) -> Images:
-    """One of the eight flips and quarter turns of (n, side, side)."""
-    if turn & 4:
-        images = images.transpose(0, 2, 1)
-    return images[:, :: -1 if turn & 2 else 1, :: -1 if turn & 1 else 1]
-
-
 def _hashes(thumbnails: NDArray[np.uint8], zoom: float) -> list[NDArray[np.uint64]]:
     """Eight hashes (N,) uint64, one a turn: the signs of the 63 lowest cosine coefficients of a 32x32 image.
 
@@ -192,7 +187,7 @@ def _hashes(thumbnails: NDArray[np.uint8], zoom: float) -> list[NDArray[np.uint6
     """
     size = _HASH_PX
     frequencies = np.arange(8)[:, None] * (2 * np.arange(size)[None, :] + 1) * np.pi / (2 * size)
-    transform = (np.cos(frequencies) @ _resampling(zoom, size)).astype(np.float32)
+    transform = (np.cos(frequencies) @ resampling(zoom, size)).astype(np.float32)
     coefficients = np.empty((len(thumbnails), 8, 8), np.float32)
     for start in range(0, len(thumbnails), _ROWS):
         part = thumbnails[start : start + _ROWS].astype(np.float32)
@@ -209,119 +204,3 @@ def _hashes(thumbnails: NDArray[np.uint8], zoom: float) -> list[NDArray[np.uint6
         bits = np.packbits(turned.reshape(len(thumbnails), 64) > 0, axis=1)
         hashes.append(bits.view(np.uint64)[:, 0])
     return hashes
-
-
-def _spectra(
-    thumbnails: NDArray[np.uint8], zoom: float, pool: ThreadPoolExecutor
-) -> NDArray[np.float16]:
-    """Whitened spectra (N, 64, 33, 2) of the textures: unit phases, whose 16 bits halve 170 MB for 10,000."""
-
-    def whitened(start: int) -> NDArray[np.float16]:
-        textures = _texture(thumbnails[start : start + _CHUNK], zoom) * _window()
-        spectrum = np.fft.rfft2(textures)
-        spectrum /= np.abs(spectrum) + np.float32(1e-9)
-        return spectrum.astype(np.complex64).view(np.float32).reshape(*spectrum.shape, 2).astype(np.float16)
-
-    return np.concatenate(list(pool.map(whitened, range(0, len(thumbnails), _CHUNK))))
-
-
-def _peaks(
-    wholes: NDArray[np.float16],
-    crops: NDArray[np.float16],
-    first: NDArray[np.int64],
-    second: NDArray[np.int64],
-    turn: int,
-    pool: ThreadPoolExecutor,
-) -> NDArray[np.float32]:
-    """Peaks of the phase correlation (n,) of whole images `first` with turned crops `second`, n indices each.
-
-    Kuglin and Hines, The phase correlation image alignment method, 1975: the whitened cross-spectrum of two
-    images shifted against each other is a plane wave, whose transform is one peak.
-    """
-
-    def correlate(start: int) -> NDArray[np.float32]:
-        part = slice(start, start + _CHUNK)
-        one, other = (
-            spectra[index[part]].astype(np.float32).view(np.complex64)[..., 0]
-            for spectra, index in ((wholes, first), (crops, second))
-        )
-        surface = np.fft.irfft2(one * np.conj(_turn_spectra(other, turn)), s=(_SIDE_PX, _SIDE_PX))
-        return surface.max(axis=(1, 2)).astype(np.float32)
-
-    parts = list(pool.map(correlate, range(0, len(first), _CHUNK)))
-    return np.concatenate(parts) if parts else np.empty(0, np.float32)
-
-
-def _turn_spectra(half: NDArray[np.complex64], turn: int) -> NDArray[np.complex64]:
-    """Spectra (n, 64, 33) of turned images, up to a shift by one pixel, which moves the peak and no more."""
-    if turn == 0:
-        return half
-    minus = -np.arange(_SIDE_PX) % _SIDE_PX
-    mirrored = np.conj(half[:, minus, _SIDE_PX // 2 - 1 : 0 : -1])
-    full = np.concatenate([half, mirrored], axis=2)
-    if turn & 4:
-        full = full.transpose(0, 2, 1)
-    if turn & 2:
-        full = full[:, minus]
-    if turn & 1:
-        full = full[:, :, minus]
-    return full[:, :, : _SIDE_PX // 2 + 1]
-
-
-def _block_correlation(
-    thumbnails: NDArray[np.uint8], whole: int, crop: int, zoom: float, turn: int
-) -> float:
-    """Mean correlation of the 4x4 blocks of two textures after registration.
-
-    A peak can come from one dark blob alone; photographs of one lesion agree nearly everywhere.
-    """
-    one = _texture(thumbnails[[whole]], 1.0)[0]
-    other = _turn(_texture(thumbnails[[crop]], zoom), turn)[0]
-    spectrum = np.fft.rfft2(one * _window()) * np.conj(np.fft.rfft2(other * _window()))
-    surface = np.fft.irfft2(spectrum / (np.abs(spectrum) + 1e-9), s=one.shape)
-    shift = divmod(int(surface.argmax()), _SIDE_PX)
-    a, b = (
-        image.reshape(4, 16, 4, 16).swapaxes(1, 2).reshape(16, 256)
-        for image in (one, np.roll(other, shift, axis=(0, 1)))
-    )
-    a, b = a - a.mean(axis=1, keepdims=True), b - b.mean(axis=1, keepdims=True)
-    norms = np.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1))
-    return float(((a * b).sum(axis=1) / (norms + 1e-6)).mean())
-
-
-@lru_cache(maxsize=1)
-def _window() -> NDArray[np.float32]:
-    line = np.hanning(_SIDE_PX + 2)[1:-1]
-    return np.outer(line, line).astype(np.float32)
-
-
-def _texture(thumbnails: NDArray[np.uint8], zoom: float) -> Images:
-    """Centre crops (n, 64, 64) without their slow gradients, at equal local contrast.
-
-    Without this the dark blob in the middle, which all lesions share, decides the correlation.
-    """
-    sample = _resampling(zoom, _SIDE_PX)
-    images = sample @ thumbnails.astype(np.float32) @ sample.T
-    wide, wider = _blurring(3.0), _blurring(4.0)
-    detail = images - wide @ images @ wide.T
-    deviation = np.sqrt(wider @ (detail * detail) @ wider.T)
-    result: Images = detail / (deviation + 3.0)  # 3 of 255 levels: noise of flat skin is not raised to texture
-    return result
-
-
-@lru_cache(maxsize=16)
-def _resampling(zoom: float, size: int) -> NDArray[np.float32]:
-    """Matrix (size, 96) that takes the middle `zoom` of a line to `size` pixels, by area-scaled linear weights."""
-    step = THUMBNAIL_PX * zoom / size
-    centres = THUMBNAIL_PX * (1 - zoom) / 2 + (np.arange(size) + 0.5) * step
-    distance = np.abs(np.arange(THUMBNAIL_PX)[None, :] + 0.5 - centres[:, None])
-    weights = np.maximum(0.0, 1.0 - distance / max(step, 1.0))
-    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
-
-
-@lru_cache(maxsize=4)
-def _blurring(sigma_px: float) -> NDArray[np.float32]:
-    """Matrix (64, 64) of a Gaussian blur whose weights are normalised at the border."""
-    distance = np.arange(_SIDE_PX)[None, :] - np.arange(_SIDE_PX)[:, None]
-    weights = np.exp(-0.5 * (distance / sigma_px) ** 2)
-    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)

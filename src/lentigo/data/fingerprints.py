@@ -1,4 +1,4 @@
-"""Read every image once: digest, size, file kind, a gray thumbnail for the duplicate search, and what is wrong with it."""
+"""Read every image once: digest, size, file kind, a thumbnail for the duplicate search, what is wrong."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ PROBLEMS = ("missing-file", "zero-byte", "truncated", "not-an-image", "huge", "u
 class Fingerprint:
     """What one reading of an image leaves behind.
 
-    sha256: digest of the file's bytes, empty where there are none; file_kind: "jpeg", "png", ... by its first
-    bytes, empty where unknown; width, height: pixels, 0 where unreadable; thumbnail: (96, 96) uint8 luma of the
-    whole image squeezed to a square, None where unreadable; problem: one of `PROBLEMS` or empty, with its detail.
+    sha256: digest of the file's bytes, empty where there are none; file_kind: as the function of this name;
+    width, height: pixels, 0 where unreadable; thumbnail: (96, 96) uint8 luma of the whole image squeezed to a
+    square, None where unreadable; problem: one of `PROBLEMS` or empty, with its detail.
     """
 
     image_id: str
@@ -67,7 +67,7 @@ def fingerprint(
 
 
 def file_kind(data: bytes) -> str:
-    """"jpeg", "png", "webp", "tiff", "bmp", "gif", "dicom" or "pnm" by the first bytes; empty for anything else."""
+    """The format by the first bytes: jpeg, png, webp, tiff, bmp, gif, dicom or pnm, or empty."""
     if data.startswith(b"\xff\xd8\xff"):
         return "jpeg"
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -108,8 +108,8 @@ def _read(row: Row) -> Fingerprint:
 def _draft(data: bytes) -> tuple[Image.Image, tuple[int, int]] | None:
     """A JPEG decoded at 1/2, 1/4 or 1/8 of its size, in RGB, and its true size; None where `_full` must look.
 
-    libjpeg's scaled decoding takes a quarter of the time of a full one on a 600x450 photograph, and still reads
-    all of the data, so that a truncated file is noticed.
+    libjpeg's scaled decoding saves most of the time on large photographs, and still reads all of the data, so
+    that a truncated file is noticed.
     """
     try:
         image = Image.open(io.BytesIO(data), formats=("JPEG",))
@@ -119,7 +119,7 @@ def _draft(data: bytes) -> tuple[Image.Image, tuple[int, int]] | None:
             return None
         image.draft("RGB", (THUMBNAIL_PX, THUMBNAIL_PX))
         return image.convert("RGB"), size
-    except Exception:  # Pillow raises anything from OSError to struct.error; decode_bytes finds the right words
+    except Exception:  # Pillow raises anything on damaged files; decode_bytes finds the right words
         return None
 
 
