@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -16,7 +16,7 @@ from lentigo import __version__
 from lentigo.cli import console
 from lentigo.cli.data import data_app
 from lentigo.cli.options import parse_minutes
-from lentigo.core.errors import ConfigError, ExitCode, LentigoError
+from lentigo.core.errors import ConfigError, DataError, ExitCode, LentigoError
 
 EPILOG = (
     "Exit codes: 0 ok, 1 bug, 2 usage, 3 data, 4 a quality gate failed, 130 interrupted. Research use only."
@@ -59,7 +59,9 @@ def train(
     data: Annotated[
         Path | None, typer.Argument(help="CSV, folder, .npz or Parquet pack with splits.")
     ] = None,
-    recipe: Annotated[str, typer.Option(help="Recipe name or TOML file; see `lentigo config`.")] = "quick",
+    recipe: Annotated[
+        str | None, typer.Option(help="Recipe name or TOML file; see `lentigo config`. Default quick.")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="RUN/config.toml of a run to repeat.")] = None,
     weights: Annotated[
         str | None, typer.Option(help="imagenet, none, or a .safetensors or .pth file.")
@@ -105,17 +107,10 @@ def train(
         )
     where = Devices(accelerator, devices, num_nodes)  # type: ignore[arg-type]
     if resume is not None:
-        if (
-            data is not None
-            or config is not None
-            or overrides
-            or weights
-            or seed is not None
-            or dry_run
-            or name
-        ):
+        others = (data, recipe, config, weights, overrides, images, seed, name, time_limit)
+        if dry_run or any(other is not None for other in others):
             raise ConfigError(
-                "--resume continues a run exactly as it was; it takes no data, recipe or override",
+                "--resume continues a run exactly as it was; it takes no data, recipe, override or limit",
                 "Drop the other options, or start a new run.",
             )
         with console.training_listener() as listen:
@@ -126,11 +121,13 @@ def train(
         raise ConfigError(
             "expected DATA (a CSV, folder, .npz or Parquet pack); found none", "lentigo train DATA"
         )
+    if recipe is not None and config is not None:
+        raise ConfigError("expected --recipe or --config; found both", "Pass one of them.")
     changes = list(overrides or [])
     changes += [f"model.weights={weights}"] if weights is not None else []
     changes += [f"training.seed={seed}"] if seed is not None else []
     changes += [f"training.time_limit_min={parse_minutes(time_limit)}"] if time_limit is not None else []
-    resolved = load_recipe(str(config) if config is not None else recipe, changes)
+    resolved = load_recipe(str(config) if config is not None else recipe or "quick", changes)
     catalog = load_catalog(data, images=images)
     with console.training_listener() as listen:
         if dry_run:
@@ -192,16 +189,29 @@ def evaluate(
 
 
 @app.command()
-def report(run: Annotated[Path, typer.Argument(help="A run folder that was evaluated.")]) -> None:
+def report(
+    run: Annotated[Path, typer.Argument(help="A run folder that was evaluated.")],
+    summary: Annotated[
+        Path | None,
+        typer.Option(help="Also write settings, log and metrics as JSON, without images or paths."),
+    ] = None,
+    track: Annotated[str, typer.Option(help="Name of the data in the summary, such as rgb-3k.")] = "",
+) -> None:
     """Write report.html again from what the run holds; no model is run.
 
     `lentigo report runs/my-run`
+
+    `lentigo report runs/my-run --summary results/my-run.json --track rgb-3k`
     """
+    console.require("torch", "train")
     from lentigo.core.run_dir import RunDir
     from lentigo.evaluation.run_evaluation import render_report
+    from lentigo.evaluation.summary import write_summary
 
     folder = RunDir.open(run)
     render_report(folder)
+    if summary is not None:
+        console.say(f"summary: {write_summary(folder, summary, track)}")
     console.say(f"report: {folder.report}")
 
 
@@ -293,7 +303,7 @@ def doctor(as_json: JsonFlag = False) -> None:
 def demo(
     folder: Annotated[Path, typer.Argument(help="Where the drawn images and the run go.")] = Path("demo"),
     images: Annotated[int, typer.Option(min=140, help="Images drawn.")] = 900,
-    epochs: Annotated[int, typer.Option(min=1)] = 8,
+    epochs: Annotated[int, typer.Option(min=1)] = 16,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     as_json: JsonFlag = False,
 ) -> None:
@@ -316,22 +326,31 @@ def demo(
     console.say(f"report: {outcome.report}")
 
 
+def _fail(error: LentigoError) -> NoReturn:
+    """One message on stderr, the same as JSON on stdout where that was asked for, and the exit code."""
+    console.say(f"error: {error}")
+    if "--json" in sys.argv:
+        console.print_json(
+            {"error": error.message, "remedy": error.remedy, "exit_code": int(error.exit_code)}
+        )
+    sys.exit(error.exit_code)
+
+
 def main() -> None:
     """Entry point: errors become one message on stderr and a documented exit code."""
     try:
-        app()
+        app(prog_name="lentigo")
     except LentigoError as error:
-        console.say(f"error: {error}")
-        if "--json" in sys.argv:
-            console.print_json(
-                {"error": error.message, "remedy": error.remedy, "exit_code": int(error.exit_code)}
-            )
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        console.say("interrupted")
-        sys.exit(ExitCode.INTERRUPTED)
-    except BrokenPipeError:
-        sys.exit(ExitCode.OK)
+        _fail(error)
+    except SystemExit as end:
+        if end.code == ExitCode.INTERRUPTED and isinstance(end.__context__, typer.Exit):
+            console.say("interrupted")
+        # Typer answers a closed pipe (`lentigo runs | head`) with 1, which here means a bug.
+        sys.exit(ExitCode.OK if isinstance(end.__context__, BrokenPipeError) else end.code)
+    except OSError as error:
+        _fail(
+            DataError(f"cannot read or write: {error}", "Check the path, its permissions and the free space.")
+        )
     except Exception:
         traceback.print_exc()
         console.say("This is a bug in Lentigo; please report it with the lines above.")

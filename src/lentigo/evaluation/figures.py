@@ -1,6 +1,6 @@
 """The pictures of a run, each drawn to one SVG or PNG file, narrow enough for a phone, with a note below.
 
-The note, which may be empty, carries what must never be cut off, such as the notice that the images are drawings.
+The note, which may be empty, says what must not be cut off, such as the notice that the images are drawings.
 """
 
 from __future__ import annotations
@@ -50,7 +50,11 @@ def class_balance(catalog: Catalog, path: Path, *, note: str = "") -> Path:
     axes.set_yticks(range(NUM_CLASSES), _TEXTS)
     axes.set_ylim(NUM_CLASSES - 0.5, -0.5)
     axes.set_xticks([])
-    head(axes, f"Images per class, {count_text(len(catalog))} in all", legend_columns=len(splits) if any(splits) else 0)
+    head(
+        axes,
+        f"Images per class, {count_text(len(catalog))} in all",
+        legend_columns=len(splits) if any(splits) else 0,
+    )
     return save(figure, path, note)
 
 
@@ -202,7 +206,9 @@ def confusion(counts: ArrayLike, path: Path, *, note: str = "") -> Path:
     axes.set(xlim=(-0.5, NUM_CLASSES - 0.5), ylim=(NUM_CLASSES - 0.5, -0.5), aspect="equal")
     axes.tick_params(top=False, labeltop=True, labelbottom=False, labelsize=8.5)
     axes.set_xticks(range(NUM_CLASSES), _TEXTS)
-    axes.set_yticks(range(NUM_CLASSES), [f"{text} · {count_text(int(n))}" for text, n in zip(_TEXTS, totals, strict=True)])
+    axes.set_yticks(
+        range(NUM_CLASSES), [f"{text} · {count_text(int(n))}" for text, n in zip(_TEXTS, totals, strict=True)]
+    )
     axes.set_xlabel("answered", fontsize=9, color=PALETTE["muted"], labelpad=6)
     axes.xaxis.set_label_position("top")
     axes.set_ylabel("true class · images", fontsize=9, color=PALETTE["muted"])

@@ -36,7 +36,7 @@ class Estimate:
     """A score with its 95% interval.
 
     `value` is None where the score is undefined, the bounds are None where there is no interval (undefined,
-    fewer than two lesions to resample, or all resamples agree). `n` counts the images that the score rests on:
+    fewer than two lesions to resample, or all resamples agree). `n` counts the images that it rests on:
     all for overall scores; those of the class for recall, answered as the class for precision, either for F1;
     for AUC the rarer of the class and the rest.
     """

@@ -42,10 +42,12 @@ def headline(judgement: Judgement) -> str:
     balanced, baseline = judgement.metrics["balanced_accuracy"], judgement.majority_baseline
     interval = interval_text(balanced)
     interval_part = f"(95% CI {interval}) " if interval else "(no interval) "
-    evidence = f"{plural(judgement.n_images, f'{judgement.split} image')} of {plural(judgement.n_lesions, 'lesion')}"
+    images = plural(judgement.n_images, f"{judgement.split} image")
+    evidence = escape(f"{images} of {plural(judgement.n_lesions, 'lesion')}")
+    score = value_text(balanced.value)
     return (
-        f'<p class="headline"><span class="headline-score">Balanced accuracy {value_text(balanced.value)}</span> '
-        f"{interval_part}on {escape(evidence)}</p>"
+        f'<p class="headline"><span class="headline-score">Balanced accuracy {score}</span> '
+        f"{interval_part}on {evidence}</p>"
         f'<p class="versus">Always answering {class_text(baseline.code)} would score '
         f"{value_text(baseline.balanced_accuracy)}, and {value_text(baseline.accuracy)} plain accuracy.</p>"
     )
@@ -58,7 +60,11 @@ def key_numbers(judgement: Judgement) -> str:
     cards = []
     for name, (text, kind) in list(KEY_NUMBERS.items())[1:]:
         found = judgement.metrics[name]
-        versus = f"always {class_text(baseline.code)}: {value_text(constant[name], kind)}" if name in constant else ""
+        versus = (
+            f"always {class_text(baseline.code)}: {value_text(constant[name], kind)}"
+            if name in constant
+            else ""
+        )
         cards.append(
             f"<div><dt>{text}</dt><dd>{_value(found, kind)}"
             f'<span class="versus-small">{versus or "lower is better"}</span></dd></div>'
@@ -67,29 +73,32 @@ def key_numbers(judgement: Judgement) -> str:
 
 
 def splits_table(judgements: Sequence[Judgement]) -> str:
-    """One row per judged split."""
-    head = "".join(f'<th scope="col">{text}</th>' for text, _ in KEY_NUMBERS.values())
-    rows = "".join(
-        f'<tr><th scope="row">{escape(one.split)}<span class="sub">{plural(one.n_images, "image")}</span></th>'
-        + "".join(f"<td>{_value(one.metrics[name], kind)}</td>" for name, (_, kind) in KEY_NUMBERS.items())
-        + "</tr>"
+    """One column per judged split, which fits a phone; one row per score."""
+    head = "".join(
+        f'<th scope="col">{escape(one.split)}<span class="sub">{plural(one.n_images, "image")}</span></th>'
         for one in judgements
     )
+    rows = "".join(
+        f'<tr><th scope="row">{text}</th>'
+        + "".join(f"<td>{_value(one.metrics[name], kind)}</td>" for one in judgements)
+        + "</tr>"
+        for name, (text, kind) in KEY_NUMBERS.items()
+    )
     return (
-        '<div class="scroll"><table class="numbers"><caption>Scores of every judged split</caption>'
-        f'<thead><tr><th scope="col">Split</th>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+        '<table class="numbers few"><caption>Scores with 95% intervals</caption>'
+        f'<thead><tr><th scope="col">Score</th>{head}</tr></thead><tbody>{rows}</tbody></table>'
     )
 
 
 def per_class_table(judgement: Judgement) -> str:
     """Precision, recall, F1 and AUC of each class with intervals; recall also as dot and whisker."""
     rows = "".join(_class_row(code, scores) for code, scores in judgement.per_class.items())
-    columns = ("Images", "Recall", "Precision", "F1", "AUC")
-    head = "".join(f'<th scope="col">{text}</th>' for text in columns)
-    head = head.replace("Recall</th>", 'Recall</th><td class="wide"></td>')
+    others = "".join(f'<th scope="col">{text}</th>' for text in ("Precision", "F1", "AUC"))
     return (
-        f'<table class="numbers per-class"><caption>Each class against the rest, {escape(judgement.split)} split, '
-        f'with 95% intervals</caption><thead><tr><th scope="col">Class</th>{head}</tr></thead>'
+        '<table class="numbers per-class">'
+        f"<caption>Each class against the rest, {escape(judgement.split)} split, with 95% intervals</caption>"
+        '<thead><tr><th scope="col">Class</th><th scope="col" class="wide">Images</th>'
+        f'<th scope="col">Recall</th><td class="wide plot"></td>{others}</tr></thead>'
         f"<tbody>{rows}</tbody></table>"
     )
 
@@ -102,9 +111,10 @@ def _class_row(code: str, scores: ClassJudgement) -> str:
         for found, kind in ((scores.precision, SHARE), (scores.f1, SHARE), (scores.auc, PLAIN))
     )
     return (
-        f'<tr><th scope="row">{class_text(code)}<span class="sub wide">{escape(name)}</span></th>'
-        f"<td>{count_text(scores.n)}</td><td>{_value(scores.recall, SHARE)}</td>"
-        f'<td class="wide">{_whisker(scores.recall)}</td>{others}</tr>'
+        f'<tr><th scope="row">{class_text(code)}<span class="sub wide">{escape(name)}</span>'
+        f'<span class="sub narrow">n {count_text(scores.n)}</span></th>'
+        f'<td class="wide">{count_text(scores.n)}</td><td>{_value(scores.recall, SHARE)}</td>'
+        f'<td class="wide plot">{_whisker(scores.recall)}</td>{others}</tr>'
     )
 
 
@@ -117,8 +127,9 @@ def confusion_table(judgement: Judgement) -> str:
         cells = "".join(_cell(count, count / total) for count in counts)
         rows.append(f'<tr><th scope="row">{class_text(code)}</th>{cells}</tr>')
     return (
-        f'<table class="confusion"><caption>Confusion matrix, {escape(judgement.split)} split: rows are the true class, '
-        f'columns the answer; shade is the share of the row</caption><thead><tr><td></td>{head}</tr></thead>'
+        f'<table class="confusion"><caption>Confusion matrix, {escape(judgement.split)} split: rows are the '
+        "true class, columns the answer; the shade is the share of the row</caption>"
+        f"<thead><tr><td></td>{head}</tr></thead>"
         f"<tbody>{''.join(rows)}</tbody></table>"
     )
 
@@ -141,8 +152,8 @@ def epochs_table(log_rows: Sequence[Mapping[str, float]]) -> str:
     )
     return (
         '<details><summary>Epoch by epoch</summary><div class="scroll"><table class="numbers">'
-        "<caption>Training log</caption>"
-        f'<thead><tr><th scope="col">Epoch</th>{head}</tr></thead><tbody>{rows}</tbody></table></div></details>'
+        f'<caption>Training log</caption><thead><tr><th scope="col">Epoch</th>{head}</tr></thead>'
+        f"<tbody>{rows}</tbody></table></div></details>"
     )
 
 
@@ -154,7 +165,9 @@ def _logged(value: float | None, kind: str) -> str:
 def _value(found: Estimate, kind: str) -> str:
     """The score with its interval below."""
     if found.value is None:
-        return f'<span class="value" title="undefined">{UNDEFINED}</span><span class="interval">undefined</span>'
+        return (
+            f'<span class="value" title="undefined">{UNDEFINED}</span><span class="interval">undefined</span>'
+        )
     return (
         f'<span class="value">{value_text(found.value, kind)}</span>'
         f'<span class="interval">{interval_text(found, kind) or "no interval"}</span>'
@@ -162,12 +175,13 @@ def _value(found: Estimate, kind: str) -> str:
 
 
 def _whisker(found: Estimate) -> str:
-    """Dot and interval on a 0..100% axis; the numbers stand beside it, so it is hidden from screen readers."""
+    """Dot and interval on a 0..100% axis; the numbers stand beside it, so screen readers skip it."""
     if found.value is None:
         return ""
     low = found.value if found.ci_low is None else found.ci_low
     high = found.value if found.ci_high is None else found.ci_high
     return (
-        f'<span class="whisker" aria-hidden="true"><i style="left:{100 * low:.1f}%;right:{100 - 100 * high:.1f}%"></i>'
+        '<span class="whisker" aria-hidden="true">'
+        f'<i style="left:{100 * low:.1f}%;right:{100 - 100 * high:.1f}%"></i>'
         f'<b style="left:{100 * found.value:.1f}%"></b></span>'
     )

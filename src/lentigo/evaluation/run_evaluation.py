@@ -83,14 +83,14 @@ def evaluate_run(
         judgement = judge(predictions, split=split, resamples=resamples)
         predictions.to_csv(run.predictions(split))
         write_text_atomic(run.text_report(split), classification_report(judgement))
-        write_json_atomic(run.metrics, _read_metrics(run) | {split: judgement.as_dict()})
+        write_json_atomic(run.metrics, read_metrics(run) | {split: judgement.as_dict()})
         render_report(run)
     return judgement
 
 
 def render_report(run: RunDir) -> Path:
     """Figures and report.html from metrics.json, predictions, log and catalogue; no network is run."""
-    judgements = {name: Judgement.from_dict(content) for name, content in _read_metrics(run).items()}
+    judgements = {name: Judgement.from_dict(content) for name, content in read_metrics(run).items()}
     if not judgements:
         raise DataError(f"{run.path} was not judged yet", f"Run `lentigo evaluate {run.path}` first.")
     catalog = read_catalog(run)
@@ -129,7 +129,8 @@ def read_log(path: Path) -> list[dict[str, float]]:
     return [{name: float(value) for name, value in row.items() if value} for row in rows]
 
 
-def _read_metrics(run: RunDir) -> dict[str, Any]:
+def read_metrics(run: RunDir) -> dict[str, Any]:
+    """Content of metrics.json by split; empty where nothing was judged yet."""
     if not run.metrics.is_file():
         return {}
     try:

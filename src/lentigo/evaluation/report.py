@@ -1,0 +1,264 @@
+"""One self-contained HTML page about a run: the answer first, then what it rests on, then its limits.
+
+The page makes no request and runs no script; its content security policy forbids both.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Mapping, Sequence
+from html import escape
+from importlib import resources
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from lentigo.core.errors import DataError
+from lentigo.core.files import write_text_atomic
+from lentigo.evaluation.evaluate import Judgement, classification_report
+from lentigo.evaluation.figure_style import PALETTE
+from lentigo.evaluation.report_tables import (
+    class_text,
+    confusion_table,
+    epochs_table,
+    headline,
+    key_numbers,
+    per_class_table,
+    splits_table,
+)
+from lentigo.evaluation.wording import value_text
+
+RESEARCH_NOTICE = "Research use only. Not a medical device, not a diagnosis."
+SYNTHETIC_BANNER = "drawn images, not patients: these numbers say nothing about real lesions"
+
+_SPLIT_ORDER = ("test", "val")
+"""The page answers with the first of these that was judged."""
+_DESCRIPTIONS = {
+    "curves": "Loss and accuracy per epoch",
+    "class_balance": "Bars of images per class and split",
+    "batch_grid": "Training images before normalisation",
+}
+"""Known figures in the order of the page; the text is for those who cannot see them."""
+_DRAWN_AS_TABLES = ("confusion", "per_class")
+"""Figures of these names, with any suffix such as `_val`, are left out: the page holds them as tables."""
+_IMAGE_TYPES = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg"}
+_ACTIVE_SVG = re.compile(
+    r"<\s*(script|foreignObject|iframe|style|!ENTITY)|\son\w+\s*=|href\s*=\s*[\"'](?!#|data:image/)|url\((?!#)|@import",
+    re.IGNORECASE,
+)
+
+
+GalleryItem = tuple[bytes, str, str, float]
+"""One judged image: thumbnail as JPEG bytes, true code, answered code, the answer's probability in 0..1."""
+
+
+def write_report(
+    path: Path,
+    *,
+    title: str,
+    judgements: Mapping[str, Judgement | Mapping[str, Any]],
+    run_facts: Mapping[str, str],
+    log_rows: Sequence[Mapping[str, float]] = (),
+    figures: Mapping[str, str | Path] | None = None,
+    gallery: Sequence[GalleryItem] = (),
+    synthetic: bool,
+    test_looks: int,
+    notes: Sequence[str] = (),
+) -> Path:
+    """Write the report of a run.
+
+    `judgements`: split -> Judgement, or its dict as in metrics.json; the page answers with test where it is
+    judged, else with val. `log_rows`: as for `figures.curves`. `figures`: name -> SVG text, or the path of an
+    SVG, PNG or JPEG. `test_looks`: how often test was judged. `notes`: further limits, a sentence each.
+
+    Raises:
+        DataError: without any judgement, on a malformed one, or on a figure that runs or loads something.
+    """
+    if not judgements:
+        raise DataError("expected at least one judged split; found none", "Run `lentigo evaluate RUN` first.")
+    judged = sorted(
+        (one if isinstance(one, Judgement) else Judgement.from_dict(one) for one in judgements.values()),
+        key=_rank,
+    )
+    first = judged[0]
+    sections = [
+        _section("All judged splits", splits_table(judged)) if len(judged) > 1 else "",
+        *(_section(f"{one.split.capitalize()}: class by class", _split_body(one)) for one in judged),
+        _figures_section(figures or {}, log_rows),
+        _gallery_section(gallery),
+        _section("The run", _facts(run_facts)) if run_facts else "",
+        _section("Text report", _text_reports(judged), kind="long"),
+        _section("Limits", _limits(first, test_looks, notes)),
+    ]
+    template = Template(_resource("report.html"))
+    page = template.substitute(
+        title=escape(title),
+        style=_resource("report.css"),
+        notice=RESEARCH_NOTICE,
+        synthetic=_synthetic_banner() if synthetic else "",
+        headline=headline(first),
+        looks=_looks_line(first, test_looks),
+        key_numbers=key_numbers(first),
+        sections="\n".join(section for section in sections if section),
+        resamples=f"{first.interval}, {first.resamples} resamples, seed {first.seed}",
+    )
+    return write_text_atomic(path, page)
+
+
+def _rank(judgement: Judgement) -> tuple[int, str]:
+    known = judgement.split in _SPLIT_ORDER
+    return (_SPLIT_ORDER.index(judgement.split) if known else len(_SPLIT_ORDER)), judgement.split
+
+
+def _resource(name: str) -> str:
+    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def _section(heading: str, body: str, *, kind: str = "") -> str:
+    return f'<section class="{kind}"><h2>{escape(heading)}</h2>{body}</section>'
+
+
+def _synthetic_banner() -> str:
+    return (
+        '<div class="synthetic" role="note"><strong>Synthetic data</strong>'
+        f"{SYNTHETIC_BANNER[0].upper()}{SYNTHETIC_BANNER[1:]}.</div>"
+    )
+
+
+def _split_body(judgement: Judgement) -> str:
+    return per_class_table(judgement) + confusion_table(judgement)
+
+
+def _looks_line(judgement: Judgement, test_looks: int) -> str:
+    """Beside a test score, how often the test split was judged: each look makes the score less of a test."""
+    return f'<p class="versus">{_looks(test_looks)}</p>' if judgement.split == "test" else ""
+
+
+def _looks(test_looks: int) -> str:
+    if test_looks == 0:
+        return "The test split has not been looked at."
+    times = {1: "once", 2: "twice"}.get(test_looks, f"{test_looks} times")
+    return f"The test split has been looked at {times}."
+
+
+def _figures_section(figures: Mapping[str, str | Path], log_rows: Sequence[Mapping[str, float]]) -> str:
+    """Known figures in the order of `_DESCRIPTIONS`, then the others; below them the log as a table."""
+    shown = [name for name in figures if not name.startswith(_DRAWN_AS_TABLES)]
+    order = list(_DESCRIPTIONS)
+    shown.sort(key=lambda name: order.index(name) if name in order else len(order))
+    drawn = "".join(_figure(name, figures[name], log_rows) for name in shown)
+    table = epochs_table(log_rows) if log_rows else ""
+    if not drawn and not table:
+        return ""
+    return _section("Data and training", f'<div class="figures">{drawn}</div>{table}', kind="long")
+
+
+def _figure(name: str, source: str | Path, log_rows: Sequence[Mapping[str, float]]) -> str:
+    description = _DESCRIPTIONS.get(name, name.replace("_", " ").capitalize())
+    caption = _best_epoch(log_rows) if name == "curves" else "" if name in _DESCRIPTIONS else description
+    suffix = source.suffix.lower() if isinstance(source, Path) else ".svg"
+    if isinstance(source, Path) and suffix in _IMAGE_TYPES:
+        content = base64.b64encode(source.read_bytes()).decode("ascii")
+        picture = (
+            f'<img alt="{escape(description)}" src="data:image/{_IMAGE_TYPES[suffix]};base64,{content}">'
+        )
+    else:
+        text = source.read_text(encoding="utf-8") if isinstance(source, Path) else source
+        picture = _inline_svg(name, text, escape(description))
+    return f"<figure>{picture}{f'<figcaption>{escape(caption)}</figcaption>' if caption else ''}</figure>"
+
+
+def _best_epoch(log_rows: Sequence[Mapping[str, float]]) -> str:
+    """The curves' message in words; empty where val was not judged."""
+    scores = [
+        (row["val_balanced_accuracy"], row["epoch"]) for row in log_rows if "val_balanced_accuracy" in row
+    ]
+    # nan differs from itself: an epoch that was not judged.
+    best = max(((score, -epoch) for score, epoch in scores if score == score), default=None)
+    if best is None:
+        return ""
+    return f"Highest val balanced accuracy: {value_text(best[0])}, at epoch {-best[1]:g} of {len(log_rows)}."
+
+
+def _inline_svg(name: str, text: str, description: str) -> str:
+    """A figure as part of the page: no prolog, ids of its own, fluid size, the page's colours.
+
+    Raises:
+        DataError: where the text is no SVG, or one that runs or loads something.
+    """
+    found = re.search(r"<svg\b([^>]*)>(.*)</svg>", text, re.DOTALL)
+    if found is None or _ACTIVE_SVG.search(
+        re.sub(r"<style[^>]*>\*\{[-\w:; ]*\}</style>|<!--.*?-->", "", found[0])
+    ):
+        problem = "no <svg> element" if found is None else "scripts, styles or links to other files"
+        raise DataError(
+            f"expected the figure {name!r} as a plain SVG; found {problem}",
+            "Draw it again with `lentigo report RUN`.",
+        )
+    view_box = re.search(r'viewBox="[-\d. ]+"', found[1])
+    body = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", found[2], flags=re.DOTALL)
+    # matplotlib numbers its elements anew in every file; two figures on one page must not share ids.
+    prefix = re.sub(r"\W", "-", name)
+    body = re.sub(r'(\sid=")', rf"\g<1>{prefix}-", body)
+    body = re.sub(r'((?:href="|url\()#)', rf"\g<1>{prefix}-", body)
+    ours = PALETTE["paper"] in body
+    for role, colour in PALETTE.items():
+        body = body.replace(colour, f"var(--{role})")
+    # A figure that was drawn elsewhere keeps its colours, on white in both themes.
+    kind = "" if ours else ' class="foreign"'
+    return f'<svg role="img" aria-label="{description}" {view_box[0] if view_box else ""}{kind}>{body}</svg>'
+
+
+def _gallery_section(gallery: Sequence[GalleryItem]) -> str:
+    if not gallery:
+        return ""
+    only_errors = all(true_code != answered_code for _, true_code, answered_code, _ in gallery)
+    return _section(
+        "Errors" if only_errors else "Images",
+        "<p>Below each image the true class, then the answer with its probability.</p>"
+        f'<div class="gallery">{"".join(map(_gallery_item, gallery))}</div>',
+    )
+
+
+def _gallery_item(item: GalleryItem) -> str:
+    thumbnail_jpeg, true_code, answered_code, probability = item
+    truth, answer = class_text(true_code), class_text(answered_code)
+    kind, mark = ("right", "✓") if truth == answer else ("wrong", "✗")
+    content = base64.b64encode(thumbnail_jpeg).decode("ascii")
+    caption = f'{truth}<br><span class="{kind}">{mark} {answer}</span> {probability:.0%}'
+    picture = f'<img alt="{truth}, answered as {answer}" src="data:image/jpeg;base64,{content}">'
+    return f"<figure>{picture}<figcaption>{caption}</figcaption></figure>"
+
+
+def _facts(run_facts: Mapping[str, str]) -> str:
+    rows = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in run_facts.items())
+    return f'<dl class="facts">{rows}</dl>'
+
+
+def _text_reports(judged: Sequence[Judgement]) -> str:
+    blocks = []
+    for one in judged:
+        split, text = escape(one.split), escape(classification_report(one))
+        blocks.append(
+            f'<div><h3>{split}</h3><pre tabindex="0" aria-label="Report of {split}">{text}</pre></div>'
+        )
+    return f'<div class="texts">{"".join(blocks)}</div>'
+
+
+def _limits(judgement: Judgement, test_looks: int, notes: Sequence[str]) -> str:
+    few = [code for code, scores in judgement.per_class.items() if scores.n_lesions < 30]
+    items = [_looks(test_looks)]
+    if judgement.split == "val":
+        items.append("The val split also serves to choose the epoch, so its scores are a little too good.")
+    if few:
+        names = ", ".join(class_text(code) for code in few)
+        items.append(
+            f"Fewer than 30 {judgement.split} lesions: {names}. Their intervals are themselves uncertain."
+        )
+    items += [
+        "Intervals resample lesions, not images. They do not cover another clinic, camera or skin type, nor "
+        "another training seed.",
+        *notes,
+    ]
+    return "<ul>" + "".join(f"<li>{escape(item)}</li>" for item in items) + "</ul>"
