@@ -1,11 +1,13 @@
-"""Write docs/reference.md from the code: every command with its options, every recipe key, every exit code.
+"""Write docs/reference.md from the code, and the results table of README.md from results/*.json.
 
 python docs/generate.py
 """
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -14,6 +16,10 @@ from lentigo.core.config import all_keys, load_recipe, recipe_names
 from lentigo.core.errors import ExitCode
 
 REFERENCE = Path(__file__).parent / "reference.md"
+README = Path(__file__).parents[1] / "README.md"
+RESULTS = Path(__file__).parents[1] / "results"
+BEGIN, END = "<!-- results: written by docs/generate.py -->", "<!-- end of results -->"
+COLUMNS = ("accuracy", "balanced_accuracy", "macro_f1", "macro_auc")
 
 EXIT_CODES = {
     ExitCode.OK: "done",
@@ -62,5 +68,33 @@ def _unfold(text: str) -> str:
     return "\n".join(line.strip() for line in text.strip().splitlines())
 
 
+def results_table() -> str:
+    """One row per committed run and judged split, with intervals and n."""
+    header = ("run", "track, split", *(name.replace("_", " ") for name in COLUMNS), "n", "training")
+    lines = [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
+    for path in sorted(RESULTS.glob("*.json")):
+        result = json.loads(path.read_text(encoding="utf-8"))
+        if "metrics" not in result:
+            continue
+        for split, judgement in result["metrics"].items():
+            cells = [f"[`{path.stem}`](results/{path.name})", f"{result['track']}, {split}"]
+            cells += [_estimate(judgement["metrics"][name]) for name in COLUMNS]
+            cells += [str(judgement["n_images"]), f"{result['elapsed_s'] / 60:.0f} min, {result['machine']['cores']} cores"]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _estimate(estimate: dict[str, Any]) -> str:
+    return f"{estimate['value']:.3f} [{estimate['ci_low']:.3f}, {estimate['ci_high']:.3f}]"
+
+
+def readme_with_results(text: str) -> str:
+    """README text with a fresh table between its two marks."""
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n\n{results_table()}\n\n{END}{after}"
+
+
 if __name__ == "__main__":
+    README.write_text(readme_with_results(README.read_text(encoding="utf-8")), encoding="utf-8")
     REFERENCE.write_text(reference(), encoding="utf-8")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from lentigo.core.errors import ConfigError
 
@@ -25,9 +25,9 @@ SplitName = Literal["train", "val", "test", "extra"]
 
 
 class Section(BaseModel):
-    """A frozen section that refuses unknown keys."""
+    """A frozen section that refuses unknown keys, infinity and NaN."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class About(Section):
@@ -106,7 +106,7 @@ class AugmentConfig(Section):
 class ModelConfig(Section):
     """The network and where its weights start."""
 
-    architecture: str = Field("mobilenet_v2", description="see `lentigo config --architectures`")
+    architecture: str = Field("mobilenet_v2", description="mobilenet_v2, mobilenet_v3_large, or timm:NAME")
     weights: str = Field("imagenet", description="imagenet, none, or a .safetensors or .pth file")
     dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.2, description="before the last linear layer")
     batch_norm: Literal["train", "frozen", "sync"] = Field(
@@ -190,6 +190,11 @@ class TrainingConfig(Section):
     channels_last: bool = Field(True, description="memory layout; faster on CPUs and tensor cores")
     compile: bool = Field(False, description="torch.compile: about a minute first, then faster")
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(0, description="of everything random")
+
+    @field_validator("precision", mode="before")
+    @classmethod
+    def _digits_as_text(cls, value: object) -> object:
+        return str(value) if value in (16, 32) else value  # `--set training.precision=32` is a number in TOML
 
 
 class Config(Section):

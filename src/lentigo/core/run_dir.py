@@ -105,16 +105,27 @@ class RunDir:
     @classmethod
     def create(cls, root: Path, architecture: str, name: str | None = None) -> RunDir:
         """A new folder `YYYYMMDD-HHMM-architecture-xxxx` below `root`, or `root/name`; never an existing one."""
+        if name is not None:
+            cls.check_name(root, name)
         stamp = datetime.now().strftime("%Y%m%d-%H%M")
         folder = root / (name or f"{stamp}-{architecture.replace(':', '-')}-{secrets.token_hex(2)}")
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
+        folder.mkdir(parents=True)
+        return cls(folder)
+
+    @classmethod
+    def check_name(cls, root: Path, name: str) -> None:
+        """Raise ConfigError where `name` is no plain folder name, or taken."""
+        folder = root / name
+        if not name or Path(name).name != name:
+            raise ConfigError(
+                f"--name takes a plain folder name; found {name!r}",
+                "Set the folder above it with --runs-dir.",
+            )
+        if folder.exists():
             raise ConfigError(
                 f"the run {folder} exists already",
                 f"Choose another --name, or continue it with `lentigo train --resume {folder}`.",
-            ) from None
-        return cls(folder)
+            )
 
     @classmethod
     def open(cls, path: Path) -> RunDir:
@@ -130,12 +141,12 @@ class RunDir:
     def read_status(self) -> dict[str, Any]:
         """The status; a run whose process is gone without a word reads as interrupted."""
         try:
-            status: dict[str, Any] = json.loads(self.status.read_text(encoding="utf-8"))
+            status: dict[str, Any] = dict(json.loads(self.status.read_text(encoding="utf-8")))
         except FileNotFoundError:
             status = {"state": "running"}
-        except json.JSONDecodeError:
+        except (ValueError, TypeError):
             return {"state": "failed", "message": "status.json is unreadable"}
-        if status.get("state") == "running" and not self.is_locked():
+        if status.setdefault("state", "failed") == "running" and not self.is_locked():
             status |= {"state": "interrupted", "message": "the process ended without a word"}
         return status
 
@@ -145,10 +156,16 @@ class RunDir:
         write_json_atomic(self.status, {"state": state, "pid": os.getpid(), **facts})
 
     def read_looks(self) -> list[str]:
-        """Times at which the test split was judged."""
+        """Times at which the test split was judged; CheckpointError where the file is damaged."""
         if not self.looks.is_file():
             return []
-        looks: list[str] = json.loads(self.looks.read_text(encoding="utf-8"))
+        try:
+            looks: list[str] = list(json.loads(self.looks.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            raise CheckpointError(
+                f"{self.looks} is damaged: {error}",
+                "Restore it; it says how often the test split was looked at.",
+            ) from None
         return looks
 
     def add_look(self) -> None:

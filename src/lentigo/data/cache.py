@@ -91,8 +91,10 @@ def _image_shape(preprocess: Preprocess) -> tuple[int, ...]:
 def _cache_key(catalog: Catalog, preprocess: Preprocess, count: int) -> str:
     digest = hashlib.sha256(f"{preprocess.model_dump_json()} {count}".encode())
     for row in catalog.rows[:count]:
-        facts = row.path.stat()
-        digest.update(f"{row.path.resolve()}\t{row.member}\t{facts.st_size}\t{facts.st_mtime_ns}\n".encode())
+        # A missing file has no facts; decoding names it, with all the others.
+        facts = row.path.stat() if row.path.is_file() else None
+        size, changed_ns = (facts.st_size, facts.st_mtime_ns) if facts else (-1, -1)
+        digest.update(f"{row.path.resolve()}\t{row.member}\t{size}\t{changed_ns}\n".encode())
     return digest.hexdigest()[:24]
 
 
@@ -103,10 +105,11 @@ def _build_file(
     preprocess: Preprocess,
     progress: Callable[[int, int], None],
 ) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, suffix=".npy.part")
-    os.close(descriptor)
+    name = ""
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, suffix=".npy.part")
+        os.close(descriptor)
         target = np.lib.format.open_memmap(name, mode="w+", dtype=np.uint8, shape=size)  # type: ignore[no-untyped-call]
         _decode_into(target, catalog, preprocess, progress)
         target.flush()
@@ -117,7 +120,8 @@ def _build_file(
             "Free some space, set LENTIGO_CACHE to another folder, or pass --set data.cache=memory.",
         ) from None
     finally:
-        Path(name).unlink(missing_ok=True)
+        if name:
+            Path(name).unlink(missing_ok=True)
 
 
 def _decode_into(

@@ -137,7 +137,7 @@ def _open_header(stream: IO[bytes], name: str) -> Image.Image:
     try:
         image = Image.open(stream, formats=_FORMATS)
     except Image.DecompressionBombError as error:
-        raise _too_large(name, str(error)) from None
+        raise _too_large(name, str(error).partition(" exceeds")[0].lower()) from None
     except Exception as error:  # as above
         if head.startswith(_MAGIC) or not isinstance(error, UnidentifiedImageError):
             raise _truncated(name, error) from None

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lentigo.core.errors import DataError
+from lentigo.core.errors import ConfigError, DataError
 from lentigo.core.taxonomy import CLASS_CODES
 from lentigo.data.catalog import Catalog
 from lentigo.data.duplicates import fingerprint, merge_groups, near_duplicate_pairs
@@ -62,8 +62,11 @@ def make_splits(
     """Write `out`, or for k folds `out` with -1 .. -k before its ending (fold i is val, the others train).
 
     Raises:
+        ConfigError: where `out` does not end in .csv.
         DataError: for bad data, for impossible splits, and where a file exists and `force` is false.
     """
+    if out.suffix.lower() != ".csv":
+        raise ConfigError(f"a split table is a .csv file; found {out.name!r}", f"Use {out.stem}.csv.")
     files = [out] if folds is None else [out.with_stem(f"{out.stem}-{i}") for i in range(1, folds + 1)]
     existing = [str(file) for file in files if file.exists()]
     if existing and not force:

@@ -253,7 +253,10 @@ def read_pack(path: Path) -> Catalog:
 def _read_about(path: Path, metadata: dict[bytes, bytes]) -> dict[str, Any]:
     if _METADATA_KEY not in metadata:
         raise DataError(f"{path} is a Parquet file, but not a Lentigo pack", _REMEDY)
-    about: dict[str, Any] = json.loads(metadata[_METADATA_KEY])
+    try:
+        about: dict[str, Any] = dict(json.loads(metadata[_METADATA_KEY]))
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{path} is a damaged Lentigo pack: {error}", _REMEDY) from None
     if about.get("format") != FORMAT_VERSION:
         raise DataError(
             f"{path} has the pack format {about.get('format')}; this version reads {FORMAT_VERSION}", _REMEDY

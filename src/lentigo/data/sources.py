@@ -181,7 +181,12 @@ def _scan_class_folder(
         return
     for file in _image_files(folder):
         before = len(out.problems)
-        out.take_id(file.stem, file.relative_to(root).as_posix())
+        place = file.relative_to(root).as_posix()
+        if not _is_utf8(place):
+            place = ascii(place)
+            out.problem("malformed-row", place, f"the file name {place} is not UTF-8 text; rename the file")
+            continue
+        out.take_id(file.stem, place)
         if len(out.problems) == before:
             lesion_id = lesions.get(file.stem, "")
             out.rows.append(
@@ -198,6 +203,15 @@ def _image_files(folder: Path) -> Iterator[Path]:
         for name in sorted(names):
             if not name.startswith(".") and os.path.splitext(name)[1].lower() not in _NOT_IMAGES:
                 yield Path(parent, name)
+
+
+def _is_utf8(name: str) -> bool:
+    """Whether a file name can be written into a table; names from other encodings hold surrogates."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _scan_medmnist(path: Path) -> tuple[RowCollector, Catalog]:

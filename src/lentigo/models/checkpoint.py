@@ -47,18 +47,19 @@ def load_checkpoint(path: Path) -> tuple[nn.Module, ModelSpec]:
         CheckpointError: where the file is missing, damaged, foreign, newer than this version, or does not fit.
     """
     weights, metadata = load_tensors(path)
-    if _METADATA_KEY not in metadata:
+    description = metadata.get(_METADATA_KEY)
+    if not isinstance(description, dict):
         raise CheckpointError(
             f"{path} holds weights but no Lentigo model description",
             "Pass it to `lentigo train --weights` as a start, or pass a run's best.safetensors here.",
         )
-    version = metadata[_METADATA_KEY].get("format_version", 0)
+    version = description.get("format_version", 0)
     if version != FORMAT_VERSION:
         raise CheckpointError(
             f"{path} has format version {version}; this version reads {FORMAT_VERSION}", "Update Lentigo."
         )
     try:
-        spec = ModelSpec.model_validate(metadata[_METADATA_KEY])
+        spec = ModelSpec.model_validate(description)
         network = build_network(spec.architecture, len(spec.classes), spec.dropout)
     except (ValidationError, ConfigError) as error:
         raise CheckpointError(
@@ -107,13 +108,17 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, "pt") as stream:
             tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
-            metadata = {
-                name: json.loads(text)
-                for name, text in (stream.metadata() or {}).items()
-                if text[:1] in '{["'
-            }
-    except (SafetensorError, OSError, json.JSONDecodeError) as error:
+            metadata = {name: _parse(text) for name, text in (stream.metadata() or {}).items()}
+    except (SafetensorError, OSError) as error:
         raise CheckpointError(
             f"{path} is damaged or not a safetensors file: {error}", "Restore it, or train again."
         ) from None
     return tensors, metadata
+
+
+def _parse(text: str) -> Any:
+    """Metadata that `save_tensors` wrote, decoded; that of other programs as it is."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text

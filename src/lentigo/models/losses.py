@@ -38,7 +38,8 @@ def focal_loss(logits: Tensor, target: Tensor, gamma: float, weights: Tensor | N
     """Mean of -w_y (1 - p_y)^gamma log p_y (Lin et al., arXiv 1708.02002, eq. 5)."""
     log_probs = functional.log_softmax(logits, dim=1)
     log_p = log_probs.gather(1, target[:, None]).squeeze(1)
-    loss = -((1 - log_p.exp()) ** gamma) * log_p
+    # With gamma < 1 the gradient at p = 1 is 0 / 0; the floor keeps it finite.
+    loss = -((1 - log_p.exp()).clamp_min(1e-12) ** gamma) * log_p
     if weights is not None:
         loss = loss * weights[target]
     return loss.mean()

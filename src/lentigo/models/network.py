@@ -118,20 +118,20 @@ def set_training_mode(
 
 
 def parameter_depths(network: nn.Module, architecture: Architecture) -> dict[str, int]:
-    """Distance from the head per parameter name: 0 for the head, 1 for the last block, and so on."""
+    """Distance from the head per parameter name: 0 for the head, 1 for the last block, and so on.
+
+    Layers between the blocks and the head count with the last block, layers before the blocks as the deepest.
+    """
     block_names = [
         f"{architecture.blocks}.{name}."
         for name, _ in network.get_submodule(architecture.blocks).named_children()
     ]
     depths: dict[str, int] = {}
+    depth = len(block_names) + 1
     for name, _ in network.named_parameters():
         inside = [i for i, prefix in enumerate(block_names) if name.startswith(prefix)]
-        if name.startswith(architecture.head_prefix):
-            depths[name] = 0
-        elif inside:
-            depths[name] = len(block_names) - inside[0]
-        else:
-            depths[name] = len(block_names) + 1
+        depth = len(block_names) - inside[0] if inside else depth
+        depths[name] = 0 if name.startswith(architecture.head_prefix) else depth
     return depths
 
 

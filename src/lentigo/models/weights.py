@@ -97,7 +97,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """Tensors of a `.safetensors` or torchvision `.pth` file; pickled code is never run.
 
     Raises:
-        CheckpointError: where the file is missing, damaged, or holds no named tensors.
+        CheckpointError: where the file is missing, damaged, or holds anything but named, finite tensors.
     """
     if not path.is_file():
         raise CheckpointError(
@@ -126,7 +126,13 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         or not content
         or not all(isinstance(v, Tensor) for v in content.values())
     ):
-        raise CheckpointError(f"{path}: expected named tensors, found {type(content).__name__}", _FETCH_AGAIN)
+        found = "none" if isinstance(content, Mapping) and not content else type(content).__name__
+        raise CheckpointError(f"{path}: expected named tensors, found {found}", _FETCH_AGAIN)
+    not_finite = [name for name, tensor in content.items() if not tensor.isfinite().all()]
+    if not_finite:
+        raise CheckpointError(
+            f"{path} has weights that are not finite: {first_five(not_finite)}", _FETCH_AGAIN
+        )
     return dict(content)
 
 

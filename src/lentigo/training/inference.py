@@ -48,7 +48,7 @@ def predict_logits(
             )
             logits[done : done + len(batch)] = network(batch).float().cpu().numpy()
             done += len(batch)
-            progress(done * world_size, len(dataset))
+            progress(min(done * world_size, len(dataset)), len(dataset))
     network.train(was_training)
     rows = dataset.images.catalog.rows
     return Predictions(

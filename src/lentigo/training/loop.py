@@ -136,6 +136,8 @@ class Trainer:
             build_average(self.network, decay) if decay else None,
             Progress(config_digest=config_digest(config), catalog_sha256=self.catalog_sha256),
         )
+        # Fabric's optimiser undoes the loss scaling of 16-bit precision before it steps.
+        self.optimizer = fabric.setup_optimizers(self.state.optimizer)
         self.steps_per_epoch = self._batches(0, 0).batches_per_epoch
         self.total_steps = self.steps_per_epoch * config.training.epochs
 
@@ -206,6 +208,11 @@ class Trainer:
                 f"{run.path}: the {what} changed since the state was saved",
                 "Start a new run; do not edit a run's files.",
             )
+        if found.loss_scaler:
+            self.fabric.strategy.precision.load_state_dict(found.loss_scaler)
+        # A kill between the state and the log of the last epoch leaves a log that nobody would complete.
+        if self.fabric.is_global_zero:
+            write_log(run, found.rows)
 
     def fit(self, run: RunDir) -> Outcome:
         """Train to the end, an early stop, the time limit or an interruption (which saves the state first)."""
@@ -230,16 +237,19 @@ class Trainer:
         layout = torch.channels_last if self.config.training.channels_last else torch.contiguous_format
         images = images.to(self.fabric.device, memory_format=layout, non_blocking=True)
         labels = labels.to(self.fabric.device, non_blocking=True)
-        optimizer = self.state.optimizer
-        set_rates(optimizer, rate_factor(number, self.total_steps, self.config.optimizer))
+        clip_norm = self.config.optimizer.gradient_clip_norm
+        set_rates(self.state.optimizer, rate_factor(number, self.total_steps, self.config.optimizer))
         mixed, targets = self.mix(images, labels)
         logits = self.wrapped(mixed)
         loss = self.loss(logits.float(), targets)
         self.fabric.backward(loss)
-        if self.config.optimizer.gradient_clip_norm:
-            nn.utils.clip_grad_norm_(self.network.parameters(), self.config.optimizer.gradient_clip_norm)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        if clip_norm:
+            # In 16-bit precision a step with infinite gradients is skipped, and must not raise.
+            self.fabric.clip_gradients(
+                self.wrapped, self.optimizer, max_norm=clip_norm, error_if_nonfinite=False
+            )
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
         if self.state.average is not None:
             self.state.average.update_parameters(self.network)
         return loss.item(), int((logits.argmax(dim=1) == labels).sum())
@@ -314,11 +324,13 @@ class Trainer:
     def _finish_epoch(self, run: RunDir, clock: Clock) -> None:
         """Validate, keep the weights if they are the best so far, write log, weights and state."""
         progress, training = self.state.progress, self.config.training
+        last_step = progress.epoch * self.steps_per_epoch + progress.batch - 1
+        last_factor = rate_factor(last_step, self.total_steps, self.config.optimizer)
         row: dict[str, float] = {
             "epoch": progress.epoch + 1,
             "train_loss": progress.loss_sum / max(1, progress.seen),
             "train_accuracy": progress.correct / max(1, progress.seen),
-            "learning_rate": self.state.optimizer.param_groups[-1]["lr"],
+            "learning_rate": self.config.optimizer.learning_rate * last_factor,
         }
         train_s = clock.lap()
         if len(self.val_data):
@@ -366,7 +378,8 @@ class Trainer:
         """Average BatchNorm statistics over processes, which each saw their own share of the batches."""
         if self.fabric.world_size == 1:
             return
-        for network in {self.network, self.state.judged}:
+        # A dict, not a set: every process must come to the networks in the same order.
+        for network in dict.fromkeys((self.network, self.state.judged)):
             for buffer in network.buffers():
                 if buffer.is_floating_point():
                     buffer.copy_(self.fabric.all_reduce(buffer, reduce_op="mean"))
@@ -381,7 +394,9 @@ class Trainer:
 
     def _save_state(self, run: RunDir) -> None:
         """The state first, then what is derived from it: a kill in between loses nothing."""
+        self._share_statistics()
         if self.fabric.is_global_zero:
+            self.state.progress.loss_scaler = self.fabric.strategy.precision.state_dict()
             self.state.save(run.state)
             write_log(run, self.state.progress.rows)
             run.write_status("running", epoch=self.state.progress.epoch, epochs=self.config.training.epochs)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import resource
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import TorchElasticEnvironment
+from lightning_fabric.strategies import DDPStrategy
 
 from lentigo.core.config import Config, load_recipe
 from lentigo.core.environment import describe_environment
@@ -66,7 +70,15 @@ def open_fabric(config: Config, where: Devices) -> Fabric:
                 f"--devices {where.devices}: found {found} CUDA devices",
                 "Pass fewer devices, or --accelerator cpu.",
             )
-    several = where.devices * where.num_nodes > 1
+    if accelerator == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError("--accelerator mps: this machine has none", "Pass --accelerator cpu or cuda.")
+    wanted = where.devices * where.num_nodes
+    if TorchElasticEnvironment.detect() and (started := TorchElasticEnvironment().world_size()) != wanted:
+        raise ConfigError(
+            f"torchrun started {started} processes, but --devices {where.devices} x "
+            f"--num-nodes {where.num_nodes} asks for {wanted}",
+            "Pass torchrun's --nproc-per-node as --devices and its --nnodes as --num-nodes.",
+        )
     precision = config.training.precision
     if precision == "auto":
         precision = "bf16" if accelerator == "cuda" else "32"
@@ -74,7 +86,9 @@ def open_fabric(config: Config, where: Devices) -> Fabric:
         accelerator=accelerator,
         devices=where.devices,
         num_nodes=where.num_nodes,
-        strategy="ddp" if several else "auto",
+        # Each process keeps its own BatchNorm statistics and the loop averages them; DDP's default would
+        # overwrite them with the first process's at every step.
+        strategy=DDPStrategy(broadcast_buffers=False) if wanted > 1 else "auto",
         precision={"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[precision],
     )
     fabric.launch()
@@ -93,6 +107,8 @@ def start_run(
 ) -> tuple[RunDir, Outcome]:
     """Train a new run below `root`. Data and network are built first, so that bad input leaves no folder behind."""
     fabric = open_fabric(config, where)
+    if name is not None and fabric.is_global_zero:
+        RunDir.check_name(root, name)
     recorder = Recorder(listen, silent=not fabric.is_global_zero)
     trainer = Trainer(config, catalog, fabric, score, recorder)
     path = ""
@@ -102,12 +118,14 @@ def start_run(
         catalog.to_csv(run.catalog)
         write_text_atomic(run.catalog_digest, f"{catalog.sha256}\n")
         write_json_atomic(
-            run.environment, describe_environment() | {"seed": config.training.seed, **asdict(where)}
+            run.environment,
+            describe_environment() | {"seed": config.training.seed, "catalog": catalog.name, **asdict(where)},
         )
         path = str(run.path)
     run = RunDir(Path(fabric.broadcast(path)))
-    recorder.attach(run)
-    return run, _fit(trainer, run, fabric)
+    with _held(run, fabric):
+        recorder.attach(run)
+        return run, _fit(trainer, run, fabric)
 
 
 def resume_run(path: Path, *, where: Devices, score: Score, listen: Listener) -> tuple[RunDir, Outcome]:
@@ -117,21 +135,27 @@ def resume_run(path: Path, *, where: Devices, score: Score, listen: Listener) ->
     catalog = read_catalog(run)
     fabric = open_fabric(config, where)
     recorder = Recorder(listen, silent=not fabric.is_global_zero)
-    saved = run.state.is_file()
-    trainer = Trainer(config, catalog, fabric, score, recorder, resuming=saved)
-    recorder.attach(run)
-    if saved:
-        trainer.resume(run)
-        progress = trainer.state.progress
-        recorder(Message(f"resuming after epoch {progress.epoch}, step {progress.batch}"))
-    return run, _fit(trainer, run, fabric)
+    with _held(run, fabric):
+        saved = run.state.is_file()
+        trainer = Trainer(config, catalog, fabric, score, recorder, resuming=saved)
+        recorder.attach(run)
+        if saved:
+            trainer.resume(run)
+            progress = trainer.state.progress
+            recorder(Message(f"resuming after epoch {progress.epoch}, step {progress.batch}"))
+        return run, _fit(trainer, run, fabric)
 
 
 def read_catalog(run: RunDir) -> Catalog:
     """The rows of a run, compared with their digest; CheckpointError where they were edited."""
     if not run.catalog.is_file():
         raise CheckpointError(f"{run.path}: no catalog.csv", "The run is damaged; train again.")
-    catalog = read_catalog_csv(run.catalog)
+    try:
+        catalog = read_catalog_csv(run.catalog)
+    except (ValueError, csv.Error) as error:
+        raise CheckpointError(
+            f"{run.catalog} is damaged: {error}", "Restore the file, or train again."
+        ) from None
     digest = run.catalog_digest.read_text(encoding="utf-8").strip() if run.catalog_digest.is_file() else ""
     if digest != catalog.sha256:
         raise CheckpointError(
@@ -139,7 +163,15 @@ def read_catalog(run: RunDir) -> Catalog:
             "Restore the file, or train a new run on the changed table.",
         )
     catalog.check_disjoint()
-    return catalog
+    return replace(catalog, name=_catalog_name(run))
+
+
+def _catalog_name(run: RunDir) -> str:
+    """What the catalogue was called when the run began; its copy is always catalog.csv."""
+    try:
+        return str(json.loads(run.environment.read_text(encoding="utf-8"))["catalog"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return run.catalog.stem
 
 
 def plan_run(config: Config, catalog: Catalog, *, where: Devices, score: Score, listen: Listener) -> Plan:
@@ -177,7 +209,7 @@ def plan_run(config: Config, catalog: Catalog, *, where: Devices, score: Score, 
 def _fit(trainer: Trainer, run: RunDir, fabric: Fabric) -> Outcome:
     if not fabric.is_global_zero:
         return trainer.fit(run)
-    with run.lock(), _status(run):
+    with _status(run):
         run.write_status("running", epoch=trainer.state.progress.epoch, epochs=trainer.config.training.epochs)
         outcome = trainer.fit(run)
         run.write_status(
@@ -191,6 +223,14 @@ def _fit(trainer: Trainer, run: RunDir, fabric: Fabric) -> Outcome:
             start=outcome.weights.origin,
         )
     return outcome
+
+
+@contextmanager
+def _held(run: RunDir, fabric: Fabric) -> Iterator[None]:
+    """The first process locks the run before any process reads its state."""
+    with run.lock() if fabric.is_global_zero else nullcontext():
+        fabric.barrier()
+        yield
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ class Progress:
     """Where a training stands; all that is not a tensor.
 
     `epoch` is 0-based and `batch` counts finished batches within it; the sums cover those batches.
+    `loss_scaler` is empty but in 16-bit precision.
     """
 
     epoch: int = 0
@@ -33,6 +35,7 @@ class Progress:
     best_epoch: int = -1
     finished: str = ""
     rows: list[dict[str, float]] = field(default_factory=list)
+    loss_scaler: dict[str, Any] = field(default_factory=dict)
     config_digest: str = ""
     catalog_sha256: str = ""
 
