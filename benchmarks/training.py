@@ -132,9 +132,7 @@ def compare(catalog: Catalog, architecture: str, batch_size: int, steps: int, ro
 
 def main() -> None:
     """Parse, run, print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="HAM10000-style CSV; default: 320 drawn images of 300x300")
     parser.add_argument("--steps", type=int, default=12, help="steps a round")
     parser.add_argument("--rounds", type=int, default=3)

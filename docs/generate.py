@@ -58,7 +58,9 @@ def _commands(command, path: str) -> list[str]:  # type: ignore[no-untyped-def]
         for parameter in options:
             is_argument = parameter.param_type_name == "argument"
             name = parameter.name.upper() if is_argument else ", ".join([*parameter.opts, *parameter.secondary_opts])
-            default = "" if parameter.default in (None, False, ()) or parameter.required else f" Default {parameter.default}."
+            default = (
+                "" if parameter.default in (None, False, ()) or parameter.required else f" Default {parameter.default}."
+            )
             lines.append(f"| `{name}` | {getattr(parameter, 'help', None) or ''}{default} |")
         lines.append("")
     return lines
@@ -79,7 +81,10 @@ def results_table() -> str:
         for split, judgement in result["metrics"].items():
             cells = [f"[`{path.stem}`](results/{path.name})", f"{result['track']}, {split}"]
             cells += [_estimate(judgement["metrics"][name]) for name in COLUMNS]
-            cells += [str(judgement["n_images"]), f"{result['elapsed_s'] / 60:.0f} min, {result['machine']['cores']} cores"]
+            cells += [
+                str(judgement["n_images"]),
+                f"{result['elapsed_s'] / 60:.0f} min, {result['machine']['cores']} cores",
+            ]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

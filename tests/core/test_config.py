@@ -41,9 +41,7 @@ def test_toml_writes_every_key() -> None:
     assert keys - all_keys().keys() == set()
 
 
-@pytest.mark.parametrize(
-    "name, architecture", [("paper-v2", "mobilenet_v2"), ("paper-v3", "mobilenet_v3_large")]
-)
+@pytest.mark.parametrize("name, architecture", [("paper-v2", "mobilenet_v2"), ("paper-v3", "mobilenet_v3_large")])
 def test_paper_recipes_hold_the_values_of_the_report(name: str, architecture: str) -> None:
     config = load_recipe(name)
     assert config.model_dump(exclude={"about"}) == Config.model_validate(

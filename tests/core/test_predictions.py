@@ -26,9 +26,7 @@ def table(logits: NDArray[np.float32]) -> Predictions:
 
 
 @given(arrays(np.float32, st.tuples(st.integers(0, 5), st.just(7)), elements=FINITE))
-def test_csv_brings_every_bit_back(
-    tmp_path_factory: pytest.TempPathFactory, logits: NDArray[np.float32]
-) -> None:
+def test_csv_brings_every_bit_back(tmp_path_factory: pytest.TempPathFactory, logits: NDArray[np.float32]) -> None:
     written = table(logits)
     read = Predictions.from_csv(written.to_csv(tmp_path_factory.mktemp("table") / "val.csv"))
     assert read.logits.dtype == np.float32

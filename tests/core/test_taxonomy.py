@@ -25,11 +25,7 @@ def test_order_and_malignancy_are_those_of_the_data_sets() -> None:
 
 
 def test_every_name_and_alias_leads_to_its_class_and_no_alias_to_two() -> None:
-    names = [
-        (name, label)
-        for label, c in enumerate(CLASSES)
-        for name in (c.code, c.name, c.label_text, *c.aliases)
-    ]
+    names = [(name, label) for label, c in enumerate(CLASSES) for name in (c.code, c.name, c.label_text, *c.aliases)]
     assert all(find_label(name) == label for name, label in names)
     lowered = [alias for c in CLASSES for alias in (c.code, *c.aliases)]
     assert len(set(lowered)) == len(lowered)

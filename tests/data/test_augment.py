@@ -67,9 +67,7 @@ def test_ranges_of_brightness_and_shift() -> None:
     assert 117 < max(means) <= 120
     dot = np.zeros((41, 41), np.uint8)
     dot[20, 20] = 255
-    places = np.array(
-        [np.argwhere(np.asarray(augment(shift=0.1)(Image.fromarray(dot))))[0] for _ in range(200)]
-    )
+    places = np.array([np.argwhere(np.asarray(augment(shift=0.1)(Image.fromarray(dot))))[0] for _ in range(200)])
     assert places.min() == 16
     assert places.max() == 24
 

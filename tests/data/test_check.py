@@ -140,9 +140,7 @@ def test_rows_labels_and_lesions(source: Source) -> None:
         (("", ""), ("nv", "mel"), "error"),
     ],
 )
-def test_identical_files(
-    source: Source, splits: tuple[str, str], classes: tuple[str, str], severity: str
-) -> None:
+def test_identical_files(source: Source, splits: tuple[str, str], classes: tuple[str, str], severity: str) -> None:
     source.add("a.png", picture(0), dx=classes[0], split=splits[0])
     shutil.copy(source.folder / "a.png", source.folder / "b.png")
     source.add("b.png", None, dx=classes[1], split=splits[1])
@@ -157,9 +155,7 @@ def test_near_duplicates(source: Source) -> None:
         source.add(f"i{number}.png", picture(number), split="train")
     source.add("across.png", ImageEnhance.Brightness(picture(0)).enhance(0.8), split="test")
     source.add("within.png", ImageEnhance.Brightness(picture(1)).enhance(0.8), split="extra")
-    source.add(
-        "again.png", ImageEnhance.Brightness(picture(2)).enhance(0.8), lesion="lesion_i2", split="train"
-    )
+    source.add("again.png", ImageEnhance.Brightness(picture(2)).enhance(0.8), lesion="lesion_i2", split="train")
     found = findings(source.check())
     across, within = found["near-duplicate-across-splits"], found["near-duplicate"]
     assert (across.severity, across.count) == ("error", 1)

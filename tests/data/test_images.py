@@ -105,9 +105,7 @@ def test_palette_with_and_without_transparency() -> None:
     assert (transparent[-1, -1] == np.asarray(expected)[-1, -1]).all()
 
 
-@pytest.mark.parametrize(
-    ("mode", "image_format"), [("L", "JPEG"), ("1", "PNG"), ("CMYK", "JPEG"), ("CMYK", "TIFF")]
-)
+@pytest.mark.parametrize(("mode", "image_format"), [("L", "JPEG"), ("1", "PNG"), ("CMYK", "JPEG"), ("CMYK", "TIFF")])
 def test_other_modes(mode: str, image_format: str) -> None:
     source = picture().convert(mode)
     image = decode_bytes(encoded(source, image_format), "image")
@@ -127,8 +125,7 @@ def test_16_bit_rgb_png() -> None:
     header = struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)
     pixel = b"\0" + struct.pack(">HHH", 65535, 32768, 256)
     data = b"\x89PNG\r\n\x1a\n" + b"".join(
-        chunk(kind, body)
-        for kind, body in ((b"IHDR", header), (b"IDAT", zlib.compress(pixel)), (b"IEND", b""))
+        chunk(kind, body) for kind, body in ((b"IHDR", header), (b"IDAT", zlib.compress(pixel)), (b"IEND", b""))
     )
     assert decode_bytes(data, "deep.png").getpixel((0, 0)) == (255, 128, 1)
 
@@ -154,9 +151,7 @@ def swapped_profile() -> bytes:
     patched = bytearray(data)
     patched[marker[0] : marker[0] + 4], patched[marker[1] : marker[1] + 4] = b"gXYZ", b"rXYZ"
     name = "sRGB".encode("utf-16-be")
-    return (
-        bytes(patched).replace(name, "swap".encode("utf-16-be")).replace(b"sRGB built-in", b"swap built-in")
-    )
+    return bytes(patched).replace(name, "swap".encode("utf-16-be")).replace(b"sRGB built-in", b"swap built-in")
 
 
 def test_icc_profile_is_applied() -> None:
@@ -211,9 +206,7 @@ def test_no_truncated_file_is_decoded_silently(
         except DataError:
             refused += 1
         else:
-            assert largest_difference(image, whole) == 0, (
-                f"{image_format} cut to {length} of {len(data)} bytes"
-            )
+            assert largest_difference(image, whole) == 0, f"{image_format} cut to {length} of {len(data)} bytes"
     assert refused > 100
 
 

@@ -57,9 +57,7 @@ def small_groups(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("small_groups")
 def test_round_trip(catalog: Catalog, tmp_path: Path) -> None:
     calls: list[tuple[int, int]] = []
-    path = write_pack(
-        catalog, tmp_path / "a.parquet", size_px=32, progress=lambda *counts: calls.append(counts)
-    )
+    path = write_pack(catalog, tmp_path / "a.parquet", size_px=32, progress=lambda *counts: calls.append(counts))
     assert calls == [(done, 10) for done in range(1, 11)]
     packed = load_catalog(path)
     assert (packed.name, packed.synthetic, packed.sha256) == ("small", True, catalog.sha256)

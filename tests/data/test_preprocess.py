@@ -119,9 +119,7 @@ def test_first_step_is_what_the_cache_holds() -> None:
         first = preprocess.first_step(noise(50, 33))
         assert (first.mode, first.size) == (mode, (40, 40))
         np.testing.assert_array_equal(preprocess.first_step(first), first)
-        np.testing.assert_array_equal(
-            preprocess.to_input(preprocess.remaining_steps(first)), preprocess(noise(50, 33))
-        )
+        np.testing.assert_array_equal(preprocess.to_input(preprocess.remaining_steps(first)), preprocess(noise(50, 33)))
 
 
 def test_json_round_trip_and_refusals() -> None:

@@ -67,9 +67,7 @@ def test_seeds_of_different_purposes_differ() -> None:
 
 
 @given(st.integers(4, 200), st.sampled_from([1, 2, 3, 4]), st.integers(1, 6), st.integers(0, 3))
-def test_shares_of_processes_make_up_each_global_batch(
-    count: int, world: int, share: int, first: int
-) -> None:
+def test_shares_of_processes_make_up_each_global_batch(count: int, world: int, share: int, first: int) -> None:
     batch_size = world * share
     order = np.random.default_rng(0).permutation(count)
     if count < batch_size:
@@ -88,9 +86,7 @@ def test_shares_of_processes_make_up_each_global_batch(
         assert set(together) == set(batch)
         start = (number + first) * batch_size
         assert [draw.index for draw in batch] == order[start : start + batch_size].tolist()
-        assert [draw.number for draw in batch] == list(
-            range(5 * count + start, 5 * count + start + batch_size)
-        )
+        assert [draw.number for draw in batch] == list(range(5 * count + start, 5 * count + start + batch_size))
 
 
 def test_a_batch_that_does_not_divide() -> None:

@@ -234,9 +234,7 @@ def test_folder_per_class(tmp_path: Path) -> None:
 
 def test_folder_with_splits_and_lesions(tmp_path: Path) -> None:
     make_images(tmp_path, "train/mel/a.jpg", "train/mel/b.jpg", "valid/nv/c.jpg", "test/nv/d.jpg")
-    (tmp_path / "lesions.csv").write_text(
-        "file,lesion_id\ntrain/mel/a.jpg,L1\nb.jpg,L1\nc,L2\nunused.jpg,L9\n"
-    )
+    (tmp_path / "lesions.csv").write_text("file,lesion_id\ntrain/mel/a.jpg,L1\nb.jpg,L1\nc,L2\nunused.jpg,L9\n")
     rows = load_catalog(tmp_path).rows
     assert {row.image_id: (row.split, row.lesion_id, row.has_lesion_id, row.primary) for row in rows} == {
         "a": ("train", "L1", True, True),
@@ -410,10 +408,7 @@ def test_ham10000_as_kaggle_and_isic_tables(ham10000: Path, tmp_path: Path) -> N
     )
     assert [row.path for row in load_catalog(kaggle, images=ham10000)] == [row.path for row in catalog]
     order = ("mel", "nv", "bcc", "akiec", "bkl", "df", "vasc")
-    lines = [
-        ",".join([row.image_id, *(f"{CLASS_CODES[row.label] == code:d}" for code in order)])
-        for row in catalog
-    ]
+    lines = [",".join([row.image_id, *(f"{CLASS_CODES[row.label] == code:d}" for code in order)]) for row in catalog]
     isic = tmp_path / "truth.csv"
     isic.write_text("\n".join([ISIC_HEADER, *lines]))
     assert (load_catalog(isic, images=ham10000).labels == catalog.labels).all()

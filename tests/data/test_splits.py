@@ -71,9 +71,7 @@ def test_classes_with_enough_lesions_are_in_every_split_and_sizes_are_near(
 
 @given(st.integers(60, 300), st.integers(2, 6), st.integers(0, 1000))
 @settings(max_examples=30, deadline=None)
-def test_folds_of_one_class_are_even_within_the_largest_group(
-    lesion_count: int, folds: int, seed: int
-) -> None:
+def test_folds_of_one_class_are_even_within_the_largest_group(lesion_count: int, folds: int, seed: int) -> None:
     sizes = np.random.default_rng(seed).integers(1, 6, lesion_count)
     catalog = make_catalog([(5, int(size)) for size in sizes])
     counts = np.bincount(fold_assignment(catalog, folds, seed), minlength=folds)

@@ -54,9 +54,7 @@ def test_metrics_json_has_its_schema(judgement):
         assert set(one) == {"n", "n_lesions", "precision", "recall", "f1", "auc", "accuracy"}, code
         assert one["accuracy"] == one["recall"]
     assert np.sum(content["confusion"]) == 200
-    assert np.sum(content["confusion"], axis=1).tolist() == [
-        one["n"] for one in content["per_class"].values()
-    ]
+    assert np.sum(content["confusion"], axis=1).tolist() == [one["n"] for one in content["per_class"].values()]
 
 
 def test_metrics_json_is_read_back(judgement):

@@ -28,9 +28,7 @@ LOG = [
 
 
 def catalog(splits=("train", "val")):
-    return Catalog(
-        tuple(Row(f"i{i}", Path("i.jpg"), i % 7, f"l{i}", split=splits[i % len(splits)]) for i in range(30))
-    )
+    return Catalog(tuple(Row(f"i{i}", Path("i.jpg"), i % 7, f"l{i}", split=splits[i % len(splits)]) for i in range(30)))
 
 
 def images(count):
@@ -42,16 +40,12 @@ DRAW = {
     "class_balance": lambda path: figures.class_balance(catalog(), path, note=NOTE),
     "no splits": lambda path: figures.class_balance(catalog(("",)), path, note=NOTE),
     "empty catalogue": lambda path: figures.class_balance(Catalog(()), path, note=NOTE),
-    "image_grid": lambda path: figures.image_grid(
-        images(5), list("abcde"), path, heading="Images", note=NOTE
-    ),
+    "image_grid": lambda path: figures.image_grid(images(5), list("abcde"), path, heading="Images", note=NOTE),
     "curves": lambda path: figures.curves(LOG, path, note=NOTE),
     "one epoch": lambda path: figures.curves(LOG[:1], path, note=NOTE),
     "gaps": lambda path: figures.curves([{"epoch": 1, "val_loss": math.nan}], path, note=NOTE),
     "confusion": lambda path: figures.confusion(np.arange(49).reshape(7, 7), path, note=NOTE),
-    "per_class_bars": lambda path: figures.per_class_bars(
-        {"mel": Estimate(0.5, 0.3, 0.7, 12)}, path, note=NOTE
-    ),
+    "per_class_bars": lambda path: figures.per_class_bars({"mel": Estimate(0.5, 0.3, 0.7, 12)}, path, note=NOTE),
 }
 
 

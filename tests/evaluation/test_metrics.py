@@ -46,15 +46,11 @@ def expected_scores(labels, probs):
     }
     for average in ("macro", "weighted"):
         parts = oracle.precision_recall_fscore_support(labels, answers, average=average, zero_division=0)
-        overall |= {
-            f"{average}_{n}": v for n, v in zip(("precision", "recall", "f1"), parts[:3], strict=True)
-        }
+        overall |= {f"{average}_{n}": v for n, v in zip(("precision", "recall", "f1"), parts[:3], strict=True)}
     parts = oracle.precision_recall_fscore_support(labels, answers, labels=range(7), zero_division=np.nan)
     auc = np.array(
         [
-            oracle.roc_auc_score(labels == c, probs[:, c])
-            if 0 < (labels == c).sum() < len(labels)
-            else np.nan
+            oracle.roc_auc_score(labels == c, probs[:, c]) if 0 < (labels == c).sum() < len(labels) else np.nan
             for c in range(7)
         ]
     )

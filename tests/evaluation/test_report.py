@@ -17,10 +17,7 @@ from lentigo.evaluation.evaluate import judge
 from lentigo.evaluation.report import RESEARCH_NOTICE, SYNTHETIC_BANNER, write_report
 
 EVIL = '<script>alert("x")</script>&\''
-LOG = [
-    {"epoch": e, "train_loss": 1 / e, "val_loss": 1.0, "val_balanced_accuracy": 0.3 + 0.1 * e}
-    for e in (1, 2, 3)
-]
+LOG = [{"epoch": e, "train_loss": 1 / e, "val_loss": 1.0, "val_balanced_accuracy": 0.3 + 0.1 * e} for e in (1, 2, 3)]
 
 
 def judged(split, count=70, classes=7):
@@ -126,9 +123,7 @@ def test_page_is_sound_html(full):
 
 
 def test_page_answers_with_test_and_says_how_often_it_was_opened(full):
-    assert re.search(
-        r"Balanced accuracy \d+\.\d%</span> \(95% CI [\d.]+–[\d.]+\) on 70 test images of 70", full
-    )
+    assert re.search(r"Balanced accuracy \d+\.\d%</span> \(95% CI [\d.]+–[\d.]+\) on 70 test images of 70", full)
     assert "The test split has been looked at twice." in full
     assert full.index("Test: class by class") < full.index("Val: class by class")
 

@@ -84,16 +84,10 @@ def test_no_file(tmp_path: Path) -> None:
         load_checkpoint(tmp_path / "none.safetensors")
 
 
-@pytest.mark.parametrize(
-    "metadata", [None, {"format": "pt"}, {"note": ""}, {"lentigo": "3"}, {"lentigo": "[1]"}]
-)
-def test_weights_without_a_description(
-    network: nn.Module, tmp_path: Path, metadata: dict[str, str] | None
-) -> None:
+@pytest.mark.parametrize("metadata", [None, {"format": "pt"}, {"note": ""}, {"lentigo": "3"}, {"lentigo": "[1]"}])
+def test_weights_without_a_description(network: nn.Module, tmp_path: Path, metadata: dict[str, str] | None) -> None:
     path = tmp_path / "weights.safetensors"
-    save_file(
-        {name: tensor.contiguous() for name, tensor in network.state_dict().items()}, path, metadata=metadata
-    )
+    save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, path, metadata=metadata)
     with pytest.raises(CheckpointError, match="no Lentigo model description") as error:
         load_checkpoint(path)
     assert "--weights" in error.value.remedy

@@ -40,9 +40,7 @@ def test_targets_may_be_probabilities() -> None:
 
 
 def test_focal_is_cross_entropy_at_gamma_zero_and_its_formula_elsewhere() -> None:
-    assert focal_loss(LOGITS, TARGET, 0.0).item() == pytest.approx(
-        functional.cross_entropy(LOGITS, TARGET).item()
-    )
+    assert focal_loss(LOGITS, TARGET, 0.0).item() == pytest.approx(functional.cross_entropy(LOGITS, TARGET).item())
     p = LOGITS.softmax(dim=1)[torch.arange(8), TARGET]
     weights = torch.arange(1.0, 8.0)
     expected = (-weights[TARGET] * (1 - p) ** 1.5 * p.log()).mean()

@@ -32,9 +32,7 @@ def test_parts_are_where_the_table_says(name: str) -> None:
     architecture = find_architecture(name)
     network = build_network(name, 7, 0.35).eval()
     spatial: list[torch.Tensor] = []
-    network.get_submodule(architecture.cam_layer).register_forward_hook(
-        lambda *call: spatial.append(call[-1])
-    )
+    network.get_submodule(architecture.cam_layer).register_forward_hook(lambda *call: spatial.append(call[-1]))
     with torch.inference_mode():
         logits = network(torch.zeros(2, 3, 64, 64))
     assert logits.shape == (2, 7)
@@ -85,9 +83,7 @@ def test_freezing_the_backbone(name: str) -> None:
         network = build_network(name, 7)
     freeze_backbone(network, architecture, True)
     learning = {key for key, parameter in network.named_parameters() if parameter.requires_grad}
-    assert learning == {
-        key for key, _ in network.named_parameters() if key.startswith(architecture.head_prefix)
-    }
+    assert learning == {key for key, _ in network.named_parameters() if key.startswith(architecture.head_prefix)}
     assert learning
     freeze_backbone(network, architecture, False)
     assert all(parameter.requires_grad for parameter in network.parameters())

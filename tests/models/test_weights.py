@@ -116,9 +116,7 @@ def test_weights_of_another_architecture(published: dict[str, Tensor], tmp_path:
         load(network, tmp_path / "v2.safetensors", V3)
     assert "model.architecture" in error.value.remedy
     assert same(before, network.state_dict())
-    save_file(
-        {f"encoder.{name}": tensor for name, tensor in published.items()}, tmp_path / "renamed.safetensors"
-    )
+    save_file({f"encoder.{name}": tensor for name, tensor in published.items()}, tmp_path / "renamed.safetensors")
     with pytest.raises(CheckpointError, match=r"holds 0 of \d+ backbone tensors.*encoder\."):
         load(fresh(), tmp_path / "renamed.safetensors")
 
@@ -231,8 +229,6 @@ def test_published_files_load(pretrained: Path, name: str, file: str, missing_he
     assert len(report.replaced) == missing_head
     assert [key for key in report.missing if not key.startswith("classifier.")] == []
     assert report.unused == ()
-    means = torch.cat(
-        [b.flatten() for key, b in network.state_dict().items() if key.endswith("running_mean")]
-    )
+    means = torch.cat([b.flatten() for key, b in network.state_dict().items() if key.endswith("running_mean")])
     assert means.abs().max() > 1
     assert torch.isfinite(network.eval()(torch.zeros(1, 3, 64, 64))).all()

@@ -76,9 +76,7 @@ def two(
     """All trainings in two processes that torchrun started."""
     configs = make_configs(tiny_module)
     folder = prepare(tmp_path_factory.mktemp("two"), tiny_catalog, configs)
-    run_program(
-        [*TORCHRUN, str(tiny_script), str(folder), "2", *(f"start:{name}" for name in configs)], folder
-    )
+    run_program([*TORCHRUN, str(tiny_script), str(folder), "2", *(f"start:{name}" for name in configs)], folder)
     return folder
 
 
@@ -98,17 +96,13 @@ def assert_close_weights(first: Path, second: Path) -> None:
     tensors, expected = load_tensors(first)[0], load_tensors(second)[0]
     assert tensors.keys() == expected.keys()
     for name, tensor in tensors.items():
-        torch.testing.assert_close(
-            tensor, expected[name], atol=TOLERANCE, rtol=TOLERANCE, msg=f"{name} differs"
-        )
+        torch.testing.assert_close(tensor, expected[name], atol=TOLERANCE, rtol=TOLERANCE, msg=f"{name} differs")
 
 
 def log_values(run: RunDir) -> np.ndarray:
     """The log without the seconds."""
     with run.log.open(encoding="utf-8", newline="") as stream:
-        return np.array(
-            [[float(v) for k, v in row.items() if not k.endswith("_s")] for row in csv.DictReader(stream)]
-        )
+        return np.array([[float(v) for k, v in row.items() if not k.endswith("_s")] for row in csv.DictReader(stream)])
 
 
 @pytest.mark.parametrize("name", ["plain", "full"])
@@ -127,9 +121,7 @@ def test_the_networks_learned_at_all(one: Path, two: Path, tiny_module: ModuleTy
 
 
 @pytest.mark.parametrize("name", ["plain", "full", "statistics"])
-def test_every_process_sees_every_validation_image_once_in_order(
-    two: Path, tiny_catalog: Catalog, name: str
-) -> None:
+def test_every_process_sees_every_validation_image_once_in_order(two: Path, tiny_catalog: Catalog, name: str) -> None:
     tables = [Predictions.from_csv(two / f"{name}-tables" / f"val-{rank}.csv") for rank in (0, 1)]
     rows = [row for row in tiny_catalog if row.split == "val"]
     assert len(rows) == 9

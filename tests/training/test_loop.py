@@ -76,9 +76,7 @@ def test_a_run_leaves_every_artefact(tiny: ModuleType, tiny_catalog: Catalog, tm
     status = run.read_status()
     assert (status["state"], status["epoch"], status["best_epoch"]) == ("done", 2, outcome.best_epoch + 1)
     steps = [event for event in events if isinstance(event, StepDone)]
-    assert [(step.epoch, step.step, step.steps) for step in steps] == [
-        (e, s, 6) for e in (0, 1) for s in range(1, 7)
-    ]
+    assert [(step.epoch, step.step, step.steps) for step in steps] == [(e, s, 6) for e in (0, 1) for s in range(1, 7)]
     assert [event.done for event in events if isinstance(event, Decoding)] == [*range(1, 27), *range(1, 10)]
     assert [event.done for event in events if isinstance(event, Validating)] == [9, 9]
     lines = run.console.read_text(encoding="utf-8").splitlines()
@@ -88,9 +86,7 @@ def test_a_run_leaves_every_artefact(tiny: ModuleType, tiny_catalog: Catalog, tm
     assert "epoch 2/2 | train loss" in said[-1]
 
 
-def test_same_recipe_same_run_and_other_seed_another(
-    tiny: ModuleType, tiny_catalog: Catalog, tmp_path: Path
-) -> None:
+def test_same_recipe_same_run_and_other_seed_another(tiny: ModuleType, tiny_catalog: Catalog, tmp_path: Path) -> None:
     first, again, other = (
         tiny.start(tiny.make_config(training={"seed": seed}), tiny_catalog, tmp_path, name)[0]
         for seed, name in ((1, "first"), (1, "again"), (2, "other"))
@@ -104,18 +100,14 @@ def test_same_recipe_same_run_and_other_seed_another(
 
 def test_loader_processes_change_nothing(tiny: ModuleType, tiny_catalog: Catalog, tmp_path: Path) -> None:
     none, two = (
-        tiny.start(
-            tiny.make_config(data={"num_workers": workers}), tiny_catalog, tmp_path, f"workers-{workers}"
-        )[0]
+        tiny.start(tiny.make_config(data={"num_workers": workers}), tiny_catalog, tmp_path, f"workers-{workers}")[0]
         for workers in (0, 2)
     )
     assert none.last.read_bytes() == two.last.read_bytes()
 
 
 def test_not_a_number_stops_with_a_remedy(tiny: ModuleType, tiny_catalog: Catalog, tmp_path: Path) -> None:
-    config = tiny.make_plain_config(
-        optimizer={"learning_rate": 1.0, "weight_decay": 1e30, "schedule": "constant"}
-    )
+    config = tiny.make_plain_config(optimizer={"learning_rate": 1.0, "weight_decay": 1e30, "schedule": "constant"})
     with pytest.raises(ConfigError, match=r"loss became (nan|inf) in epoch 1, step \d") as error:
         tiny.start(config, tiny_catalog, tmp_path)
     assert "learning_rate" in error.value.remedy
@@ -207,9 +199,7 @@ def test_batch_larger_than_the_data(tiny: ModuleType, tiny_catalog: Catalog, tmp
 
 def test_a_lesion_in_two_splits_is_refused(tiny: ModuleType, tiny_catalog: Catalog, tmp_path: Path) -> None:
     first, *rest = tiny_catalog.rows
-    leak = type(first)(
-        **{name: getattr(first, name) for name in first.__slots__} | {"image_id": "x", "split": "test"}
-    )
+    leak = type(first)(**{name: getattr(first, name) for name in first.__slots__} | {"image_id": "x", "split": "test"})
     with pytest.raises(DataError, match="more than one split"):
         tiny.start(tiny.make_config(), Catalog((first, leak, *rest)), tmp_path)
 
@@ -217,25 +207,16 @@ def test_a_lesion_in_two_splits_is_refused(tiny: ModuleType, tiny_catalog: Catal
 def test_test_rows_are_never_opened(tiny: ModuleType, tiny_catalog: Catalog, tmp_path: Path) -> None:
     first = tiny_catalog.rows[0]
     facts = {name: getattr(first, name) for name in first.__slots__}
-    unseen = type(first)(
-        **facts | {"image_id": "x", "lesion_id": "x", "split": "test", "path": tmp_path / "none.jpg"}
-    )
+    unseen = type(first)(**facts | {"image_id": "x", "lesion_id": "x", "split": "test", "path": tmp_path / "none.jpg"})
     _, outcome = tiny.start(tiny.make_config(), Catalog((*tiny_catalog.rows, unseen)), tmp_path)
     assert outcome.finished == "done"
 
 
-def test_repeats_train_only_on_request_and_are_never_judged(
-    tiny: ModuleType, synthetic_catalog: Catalog
-) -> None:
+def test_repeats_train_only_on_request_and_are_never_judged(tiny: ModuleType, synthetic_catalog: Catalog) -> None:
     primary = sum(row.primary for row in synthetic_catalog.split("train"))
     without = make_trainer(tiny, synthetic_catalog)
     with_repeats = make_trainer(tiny, synthetic_catalog, data={"include_repeats": True})
-    assert (
-        len(without.train_data)
-        == primary
-        < len(with_repeats.train_data)
-        == len(synthetic_catalog.split("train"))
-    )
+    assert len(without.train_data) == primary < len(with_repeats.train_data) == len(synthetic_catalog.split("train"))
     assert len(with_repeats.val_data) == sum(row.primary for row in synthetic_catalog.split("val"))
 
 
@@ -343,9 +324,7 @@ def test_gradient_clipping(
     step = trainer.state.optimizer.step
 
     def watch(*arguments: Any, **options: Any) -> Any:
-        gradients = [
-            parameter.grad for parameter in trainer.network.parameters() if parameter.grad is not None
-        ]
+        gradients = [parameter.grad for parameter in trainer.network.parameters() if parameter.grad is not None]
         norms.append(float(torch.cat([gradient.flatten() for gradient in gradients]).norm()))
         return step(*arguments, **options)
 
@@ -355,9 +334,7 @@ def test_gradient_clipping(
     assert all(norm > 0.01 for norm in norms) if not limit else norms == pytest.approx([limit] * 2, rel=1e-2)
 
 
-def test_learning_rate_of_every_step_is_the_schedule(
-    tiny: ModuleType, tiny_catalog: Catalog, tmp_path: Path
-) -> None:
+def test_learning_rate_of_every_step_is_the_schedule(tiny: ModuleType, tiny_catalog: Catalog, tmp_path: Path) -> None:
     config = tiny.make_config(optimizer={"layer_decay": 0.5})
     run, _ = tiny.start(config, tiny_catalog, tmp_path)
     rates = [float(row["learning_rate"]) for row in read_log(run)]
@@ -393,9 +370,7 @@ def test_plan_writes_nothing(
     tiny: ModuleType, tiny_catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    plan = plan_run(
-        tiny.make_config(), tiny_catalog, where=Devices("cpu"), score=tiny.score, listen=lambda event: None
-    )
+    plan = plan_run(tiny.make_config(), tiny_catalog, where=Devices("cpu"), score=tiny.score, listen=lambda event: None)
     assert (plan.train_images, plan.val_images, plan.steps_per_epoch, plan.epochs) == (26, 9, 6, 2)
     assert plan.parameters == sum(parameter.numel() for parameter in tiny.TinyNetwork(7, 0.0).parameters())
     assert plan.seconds_per_step > 0

@@ -37,9 +37,7 @@ FORK = multiprocessing.get_context("fork")
 def log_rows(run: RunDir) -> list[dict[str, str]]:
     """The rows of log.csv without the seconds."""
     with run.log.open(encoding="utf-8", newline="") as stream:
-        return [
-            {k: v for k, v in row.items() if k not in ("train_s", "val_s")} for row in csv.DictReader(stream)
-        ]
+        return [{k: v for k, v in row.items() if k not in ("train_s", "val_s")} for row in csv.DictReader(stream)]
 
 
 def progress_of(metadata: dict[str, Any]) -> dict[str, Any]:
@@ -96,9 +94,7 @@ def stop_after(epoch: int, step: int) -> Callable[[Event], None]:
     return listen
 
 
-@pytest.mark.parametrize(
-    "moment", [(0, 1), (0, 5), (1, 0), (1, 3), (2, 5)], ids=lambda moment: "{}-{}".format(*moment)
-)
+@pytest.mark.parametrize("moment", [(0, 1), (0, 5), (1, 0), (1, 3), (2, 5)], ids=lambda moment: "{}-{}".format(*moment))
 def test_stopped_on_request_and_resumed(
     tiny: ModuleType,
     config: Config,
@@ -119,9 +115,7 @@ def test_stopped_on_request_and_resumed(
     assert_same_run(run, reference)
 
 
-def test_real_network_stopped_within_an_epoch(
-    tiny: ModuleType, tiny_catalog: Catalog, tmp_path: Path
-) -> None:
+def test_real_network_stopped_within_an_epoch(tiny: ModuleType, tiny_catalog: Catalog, tmp_path: Path) -> None:
     config = tiny.make_config(
         model={"architecture": "mobilenet_v2"},
         training={"batch_size": 8, "channels_last": True},
@@ -222,9 +216,7 @@ def count_replaces(work: Callable[[], object], monkeypatch: pytest.MonkeyPatch) 
     names: list[str] = []
     replace = os.replace
     with monkeypatch.context() as patch:
-        patch.setattr(
-            os, "replace", lambda source, target: (names.append(Path(target).name), replace(source, target))
-        )
+        patch.setattr(os, "replace", lambda source, target: (names.append(Path(target).name), replace(source, target)))
         work()
     return names
 
@@ -343,9 +335,7 @@ def test_where_and_how_long_may_be_edited(
 ) -> None:
     run, _ = tiny.start(config, tiny_catalog, tmp_path, "run", stop_after(1, 3))
     text = run.config.read_text(encoding="utf-8")
-    edited = text.replace('cache = "memory"', 'cache = "none"').replace(
-        "time_limit_min = 0.0", "time_limit_min = 9.0"
-    )
+    edited = text.replace('cache = "memory"', 'cache = "none"').replace("time_limit_min = 0.0", "time_limit_min = 9.0")
     assert edited != text
     run.config.write_text(edited, encoding="utf-8")
     tiny.resume(run)
@@ -376,9 +366,7 @@ def test_edited_catalogue_is_refused(
         tiny.resume(run)
 
 
-def test_damaged_state_is_refused(
-    tiny: ModuleType, config: Config, tiny_catalog: Catalog, tmp_path: Path
-) -> None:
+def test_damaged_state_is_refused(tiny: ModuleType, config: Config, tiny_catalog: Catalog, tmp_path: Path) -> None:
     run, _ = tiny.start(config, tiny_catalog, tmp_path, "run", stop_after(1, 3))
     run.state.write_bytes(run.state.read_bytes()[:-100])
     with pytest.raises(CheckpointError, match="damaged"):

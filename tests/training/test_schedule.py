@@ -90,9 +90,7 @@ def test_layer_decay_slows_every_block_by_its_distance(name: str, blocks: int) -
     }
     if name.startswith("timm:"):
         assert outside["conv_stem.weight"] == pytest.approx(0.1 * 0.5**8)
-        assert outside["conv_head.weight"] == outside["bn2.weight"] == 0.05, (
-            "it lies between the blocks and the head"
-        )
+        assert outside["conv_head.weight"] == outside["bn2.weight"] == 0.05, "it lies between the blocks and the head"
     else:
         assert outside == {}
     set_rates(optimizer, 0.5)

@@ -18,9 +18,7 @@ from lentigo.cli.data import data_app
 from lentigo.cli.options import parse_minutes
 from lentigo.core.errors import ConfigError, DataError, ExitCode, LentigoError
 
-EPILOG = (
-    "Exit codes: 0 ok, 1 bug, 2 usage, 3 data, 4 a quality gate failed, 130 interrupted. Research use only."
-)
+EPILOG = "Exit codes: 0 ok, 1 bug, 2 usage, 3 data, 4 a quality gate failed, 130 interrupted. Research use only."
 
 app = typer.Typer(
     help="Small, honest skin-lesion classifiers. Research software, not a medical device.",
@@ -56,30 +54,20 @@ def _root(
 
 @app.command()
 def train(
-    data: Annotated[
-        Path | None, typer.Argument(help="CSV, folder, .npz or Parquet pack with splits.")
-    ] = None,
+    data: Annotated[Path | None, typer.Argument(help="CSV, folder, .npz or Parquet pack with splits.")] = None,
     recipe: Annotated[
         str | None, typer.Option(help="Recipe name or TOML file; see `lentigo config`. Default quick.")
     ] = None,
     config: Annotated[Path | None, typer.Option(help="RUN/config.toml of a run to repeat.")] = None,
-    weights: Annotated[
-        str | None, typer.Option(help="imagenet, none, or a .safetensors or .pth file.")
-    ] = None,
+    weights: Annotated[str | None, typer.Option(help="imagenet, none, or a .safetensors or .pth file.")] = None,
     overrides: Overrides = None,
-    images: Annotated[
-        Path | None, typer.Option(help="Image folder of a CSV that has none beside it.")
-    ] = None,
+    images: Annotated[Path | None, typer.Option(help="Image folder of a CSV that has none beside it.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the run folder.")] = None,
     runs_dir: RunsDir = Path("runs"),
     resume: Annotated[Path | None, typer.Option(help="Continue this interrupted run.")] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print plan, memory and ETA; write nothing.")
-    ] = False,
-    time_limit: Annotated[
-        str | None, typer.Option(help="Stop after 90s, 30m, 1h30m and keep the best.")
-    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print plan, memory and ETA; write nothing.")] = False,
+    time_limit: Annotated[str | None, typer.Option(help="Stop after 90s, 30m, 1h30m and keep the best.")] = None,
     accelerator: Annotated[
         str, typer.Option(help="auto, cpu, cuda or mps.", rich_help_panel=ACCELERATOR_PANEL)
     ] = "auto",
@@ -102,9 +90,7 @@ def train(
     from lentigo.training.run import Devices, plan_run, resume_run, start_run
 
     if accelerator not in ("auto", "cpu", "cuda", "mps"):
-        raise ConfigError(
-            f"--accelerator takes auto, cpu, cuda or mps; found {accelerator!r}", "Pass one of these."
-        )
+        raise ConfigError(f"--accelerator takes auto, cpu, cuda or mps; found {accelerator!r}", "Pass one of these.")
     where = Devices(accelerator, devices, num_nodes)  # type: ignore[arg-type]
     if resume is not None:
         others = (data, recipe, config, weights, overrides, images, seed, name, time_limit)
@@ -118,9 +104,7 @@ def train(
         _finish_training(run, outcome, as_json)
         return
     if data is None:
-        raise ConfigError(
-            "expected DATA (a CSV, folder, .npz or Parquet pack); found none", "lentigo train DATA"
-        )
+        raise ConfigError("expected DATA (a CSV, folder, .npz or Parquet pack); found none", "lentigo train DATA")
     if recipe is not None and config is not None:
         raise ConfigError("expected --recipe or --config; found both", "Pass one of them.")
     changes = list(overrides or [])
@@ -153,9 +137,7 @@ def _finish_training(run: Any, outcome: Any, as_json: bool) -> None:
         console.say(f"stopped; saved. Continue: lentigo train --resume {run.path}")
         raise typer.Exit(ExitCode.INTERRUPTED)
     score = "" if outcome.best_score is None else f" ({outcome.best_score:.4f})"
-    console.say(
-        f"finished ({outcome.finished}), best epoch {outcome.best_epoch + 1}{score}, {outcome.elapsed_s:.0f} s"
-    )
+    console.say(f"finished ({outcome.finished}), best epoch {outcome.best_epoch + 1}{score}, {outcome.elapsed_s:.0f} s")
     console.say(f"run: {run.path}    next: lentigo evaluate {run.path} --split val")
 
 
@@ -239,9 +221,7 @@ def runs(runs_dir: RunsDir = Path("runs"), as_json: JsonFlag = False) -> None:
 def show_config(
     recipe: Annotated[str | None, typer.Argument(help="Recipe name or file to print, resolved.")] = None,
     overrides: Overrides = None,
-    keys: Annotated[
-        bool, typer.Option("--keys", help="List every key with type, default and meaning.")
-    ] = False,
+    keys: Annotated[bool, typer.Option("--keys", help="List every key with type, default and meaning.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """List the recipes, print one resolved, or list every key.
@@ -257,14 +237,9 @@ def show_config(
     if keys:
         table = all_keys()
         console.result(
-            {
-                key: dict(zip(("type", "default", "meaning"), facts, strict=True))
-                for key, facts in table.items()
-            },
+            {key: dict(zip(("type", "default", "meaning"), facts, strict=True)) for key, facts in table.items()},
             as_json,
-            lambda: console.print_table(
-                ("key", "type", "default", "meaning"), [(k, *v) for k, v in table.items()]
-            ),
+            lambda: console.print_table(("key", "type", "default", "meaning"), [(k, *v) for k, v in table.items()]),
         )
     elif recipe is not None:
         config = load_recipe(recipe, overrides or [])
@@ -320,9 +295,7 @@ def demo(
         console.print_json(outcome.as_dict())
     else:
         console.print_estimates(outcome.judgement)
-    console.say(
-        f"These images are drawings: the numbers say nothing about real lesions. ({outcome.elapsed_s:.0f} s)"
-    )
+    console.say(f"These images are drawings: the numbers say nothing about real lesions. ({outcome.elapsed_s:.0f} s)")
     console.say(f"report: {outcome.report}")
 
 
@@ -330,9 +303,7 @@ def _fail(error: LentigoError) -> NoReturn:
     """One message on stderr, the same as JSON on stdout where that was asked for, and the exit code."""
     console.say(f"error: {error}")
     if "--json" in sys.argv:
-        console.print_json(
-            {"error": error.message, "remedy": error.remedy, "exit_code": int(error.exit_code)}
-        )
+        console.print_json({"error": error.message, "remedy": error.remedy, "exit_code": int(error.exit_code)})
     sys.exit(error.exit_code)
 
 
@@ -343,13 +314,18 @@ def main() -> None:
     except LentigoError as error:
         _fail(error)
     except SystemExit as end:
-        if end.code == ExitCode.INTERRUPTED and isinstance(end.__context__, typer.Exit):
+        if isinstance(getattr(end.__context__, "__cause__", None), KeyboardInterrupt):
             console.say("interrupted")
+            sys.exit(ExitCode.INTERRUPTED)
         # Typer answers a closed pipe (`lentigo runs | head`) with 1, which here means a bug.
         sys.exit(ExitCode.OK if isinstance(end.__context__, BrokenPipeError) else end.code)
     except OSError as error:
+        name = error.filename2 or error.filename or ""
         _fail(
-            DataError(f"cannot read or write: {error}", "Check the path, its permissions and the free space.")
+            DataError(
+                f"cannot read or write {name}: {error.strerror or error}",
+                "Check the path, its permissions and the free space.",
+            )
         )
     except Exception:
         traceback.print_exc()

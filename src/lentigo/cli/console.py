@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from lentigo.evaluation.evaluate import Judgement
     from lentigo.training.events import Listener
 
@@ -63,28 +65,29 @@ def training_listener() -> Iterator[Listener]:
         training = progress.add_task("training", total=None, visible=False)
         validating = progress.add_task("validating", total=None, visible=False)
 
+        score = ""
+
         def show(event: object) -> None:
+            nonlocal score
             text = describe(event)  # type: ignore[arg-type]
             if text is not None:
                 progress.console.print(text, markup=False, highlight=False)
             if isinstance(event, Decoding):
-                progress.update(
-                    decoding, completed=event.done, total=event.total, visible=event.done < event.total
-                )
+                progress.update(decoding, completed=event.done, total=event.total, visible=event.done < event.total)
             elif isinstance(event, StepDone):
                 progress.update(
                     training,
-                    description=f"epoch {event.epoch + 1}/{event.epochs} loss {event.loss:.3f}",
+                    description=f"epoch {event.epoch + 1}/{event.epochs} loss {event.loss:.3f}{score}",
                     completed=event.epoch * event.steps + event.step,
                     total=event.epochs * event.steps,
                     visible=True,
                 )
             elif isinstance(event, Validating):
-                progress.update(
-                    validating, completed=event.done, total=event.total, visible=event.done < event.total
-                )
+                progress.update(validating, completed=event.done, total=event.total, visible=event.done < event.total)
             elif isinstance(event, EpochDone):
                 progress.update(validating, visible=False)
+                if "val_balanced_accuracy" in event.row:
+                    score = f" val bal acc {event.row['val_balanced_accuracy']:.3f}"
 
         yield show
 
@@ -100,7 +103,7 @@ def counter(description: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
-def _progress():  # type: ignore[no-untyped-def]
+def _progress() -> Progress:
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -135,9 +138,7 @@ def print_estimates(judgement: Judgement) -> None:
         (name.replace("_", " "), cell(e.value), f"{cell(e.ci_low)} to {cell(e.ci_high)}", e.n)
         for name, e in judgement.metrics.items()
     ]
-    print_table(
-        ("metric", "value", "95% interval", "n"), rows, title=f"{judgement.split}: {judgement.interval}"
-    )
+    print_table(("metric", "value", "95% interval", "n"), rows, title=f"{judgement.split}: {judgement.interval}")
 
 
 def require(module: str, extra: str) -> None:

@@ -58,10 +58,7 @@ def check(
             return
         console.print_table(
             ("severity", "kind", "count", "found", "remedy"),
-            [
-                (f.severity, f.kind, f.count, f"{f.message}: {', '.join(f.examples)}", f.remedy)
-                for f in found.findings
-            ],
+            [(f.severity, f.kind, f.count, f"{f.message}: {', '.join(f.examples)}", f.remedy) for f in found.findings],
         )
 
     console.result(facts, as_json, lines)
@@ -73,9 +70,7 @@ def check(
 def split(
     source: Source,
     out: Annotated[Path, typer.Option(help="The table with splits (CSV); with --folds, one file a fold.")],
-    fractions: Annotated[
-        str | None, typer.Option(help="Shares, such as train=0.7,val=0.15,test=0.15.")
-    ] = None,
+    fractions: Annotated[str | None, typer.Option(help="Shares, such as train=0.7,val=0.15,test=0.15.")] = None,
     folds: Annotated[int | None, typer.Option(help="k folds instead of fractions.")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     images: Images = None,
@@ -154,9 +149,7 @@ def pack(
     out: Annotated[Path, typer.Option(help="The Parquet file to write.")],
     size_px: Annotated[int, typer.Option(help="Side of the packed images.")] = 300,
     quality: Annotated[int, typer.Option(min=1, max=100, help="JPEG quality.")] = 92,
-    resize_rule: Annotated[
-        str, typer.Option(help="squash, or shorter_side to keep the aspect ratio.")
-    ] = "squash",
+    resize_rule: Annotated[str, typer.Option(help="squash, or shorter_side to keep the aspect ratio.")] = "squash",
     images: Images = None,
     force: Force = False,
     as_json: JsonFlag = False,
@@ -169,9 +162,7 @@ def pack(
     from lentigo.data.sources import load_catalog
 
     if resize_rule not in ("squash", "shorter_side"):
-        raise ConfigError(
-            f"--resize-rule takes squash or shorter_side; found {resize_rule!r}", "Pass one of these."
-        )
+        raise ConfigError(f"--resize-rule takes squash or shorter_side; found {resize_rule!r}", "Pass one of these.")
     catalog = load_catalog(source, images=images)
     with console.counter("packing") as progress:
         path = write_pack(
@@ -192,9 +183,7 @@ def pack(
 def show(
     source: Source,
     out: Annotated[Path, typer.Option(help="Folder for the figures.")] = Path("figures"),
-    recipe: Annotated[
-        str, typer.Option(help="Recipe whose preprocessing and augmentation are shown.")
-    ] = "paper-v2",
+    recipe: Annotated[str, typer.Option(help="Recipe whose preprocessing and augmentation are shown.")] = "paper-v2",
     format: Annotated[str, typer.Option("--format", help="png or svg.")] = "png",
     seed: Annotated[int, typer.Option(min=0)] = 0,
     images: Images = None,

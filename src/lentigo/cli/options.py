@@ -15,12 +15,8 @@ def parse_minutes(text: str) -> float:
     if re.fullmatch(r"\d+(\.\d+)?", plain):
         return float(plain)
     if not re.fullmatch(r"(\d+(\.\d+)?[smh])+", plain):
-        raise ConfigError(
-            f"a time takes the form 90s, 30m or 1h30m; found {text!r}", "For example --time-limit 30m"
-        )
-    return sum(
-        float(number) * _UNITS_MIN[unit] for number, unit in re.findall(r"(\d+(?:\.\d+)?)([smh])", plain)
-    )
+        raise ConfigError(f"a time takes the form 90s, 30m or 1h30m; found {text!r}", "For example --time-limit 30m")
+    return sum(float(number) * _UNITS_MIN[unit] for number, unit in re.findall(r"(\d+(?:\.\d+)?)([smh])", plain))
 
 
 def parse_fractions(text: str) -> dict[str, float]:

@@ -42,16 +42,12 @@ class About(Section):
 class DataConfig(Section):
     """Which rows are trained on and how images are kept at hand."""
 
-    train_splits: tuple[SplitName, ...] = Field(
-        ("train",), description="splits trained on; never val or test"
-    )
+    train_splits: tuple[SplitName, ...] = Field(("train",), description="splits trained on; never val or test")
     include_repeats: bool = Field(False, description="also use repeat photographs of a lesion (primary = 0)")
     cache: Literal["auto", "memory", "disk", "none"] = Field(
         "auto", description="where decoded images are kept: auto takes memory, then disk, as the limit allows"
     )
-    cache_limit_mb: Annotated[int, Field(ge=0)] = Field(
-        4096, description="upper bound of the image cache in MB"
-    )
+    cache_limit_mb: Annotated[int, Field(ge=0)] = Field(4096, description="upper bound of the image cache in MB")
     num_workers: Annotated[int, Field(ge=-1, le=64)] = Field(
         -1, description="loader processes; -1: none on a CPU (the cores train), up to 8 beside a GPU"
     )
@@ -67,37 +63,25 @@ class PreprocessConfig(Section):
     """The evaluation contract (see `lentigo.data.preprocess.Preprocess`)."""
 
     color_mode: Literal["gray", "rgb"] = Field("rgb", description="gray: ITU-R 601 luma stacked three times")
-    resize_steps_px: Annotated[
-        tuple[Annotated[int, Field(ge=16, le=2048)], ...], Field(min_length=1, max_length=4)
-    ] = Field((224,), description="successive squares; the last is the network's input")
-    resize_rule: Literal["squash", "crop"] = Field(
-        "squash", description="squash, or shorter side and centre crop"
+    resize_steps_px: Annotated[tuple[Annotated[int, Field(ge=16, le=2048)], ...], Field(min_length=1, max_length=4)] = (
+        Field((224,), description="successive squares; the last is the network's input")
     )
-    interpolation: Literal["bilinear", "bicubic"] = Field(
-        "bilinear", description="pillow's filter, antialiased"
-    )
+    resize_rule: Literal["squash", "crop"] = Field("squash", description="squash, or shorter side and centre crop")
+    interpolation: Literal["bilinear", "bicubic"] = Field("bilinear", description="pillow's filter, antialiased")
 
 
 class AugmentConfig(Section):
     """Random changes of training images only."""
 
-    rotation_degrees: Annotated[float, Field(ge=0, le=180)] = Field(
-        0.0, description="rotation drawn from +-this"
-    )
-    shift: Annotated[float, Field(ge=0, le=0.5)] = Field(
-        0.0, description="shift as a fraction of the side, +-"
-    )
-    zoom: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.0, description="scale drawn from 1 - zoom to 1 + zoom"
-    )
+    rotation_degrees: Annotated[float, Field(ge=0, le=180)] = Field(0.0, description="rotation drawn from +-this")
+    shift: Annotated[float, Field(ge=0, le=0.5)] = Field(0.0, description="shift as a fraction of the side, +-")
+    zoom: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="scale drawn from 1 - zoom to 1 + zoom")
     horizontal_flip: Fraction = Field(0.0, description="probability")
     vertical_flip: Fraction = Field(0.0, description="probability")
     brightness: NonNegative = Field(0.0, description="factor drawn from 1 +- this")
     contrast: NonNegative = Field(0.0, description="factor drawn from 1 +- this")
     saturation: NonNegative = Field(0.0, description="factor drawn from 1 +- this; colour only")
-    hue: Annotated[float, Field(ge=0, le=0.5)] = Field(
-        0.0, description="turn of the hue circle, +-; colour only"
-    )
+    hue: Annotated[float, Field(ge=0, le=0.5)] = Field(0.0, description="turn of the hue circle, +-; colour only")
     crop_min_area: Annotated[float, Field(gt=0, le=1)] = Field(
         1.0, description="random resized crop: least area kept; 1 turns it off"
     )
@@ -121,34 +105,22 @@ class OptimizerConfig(Section):
     """AdamW and its learning rate over time."""
 
     learning_rate: Annotated[float, Field(gt=0, le=1)] = Field(1e-3, description="peak rate of the head")
-    weight_decay: NonNegative = Field(
-        0.01, description="AdamW; not on biases and normalisation if decay_norm is off"
-    )
+    weight_decay: NonNegative = Field(0.01, description="AdamW; not on biases and normalisation if decay_norm is off")
     decay_norm: bool = Field(True, description="decay biases and normalisation too, as plain AdamW does")
     layer_decay: Annotated[float, Field(gt=0, le=1)] = Field(
         1.0, description="each block towards the input learns this factor slower"
     )
-    schedule: Literal["constant", "cosine", "one_cycle"] = Field(
-        "cosine", description="shape after the warm-up"
-    )
-    warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.1, description="share of steps rising from ~0"
-    )
-    head_only_epochs: Annotated[int, Field(ge=0)] = Field(
-        0, description="first epochs that train the head alone"
-    )
+    schedule: Literal["constant", "cosine", "one_cycle"] = Field("cosine", description="shape after the warm-up")
+    warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = Field(0.1, description="share of steps rising from ~0")
+    head_only_epochs: Annotated[int, Field(ge=0)] = Field(0, description="first epochs that train the head alone")
     gradient_clip_norm: NonNegative = Field(0.0, description="0 turns clipping off")
 
 
 class LossConfig(Section):
     """Cross-entropy and its variants."""
 
-    kind: Literal["cross_entropy", "focal", "logit_adjusted"] = Field(
-        "cross_entropy", description="loss function"
-    )
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.0, description="mass spread over all classes"
-    )
+    kind: Literal["cross_entropy", "focal", "logit_adjusted"] = Field("cross_entropy", description="loss function")
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="mass spread over all classes")
     class_weights: Strength = Field("none", description="loss weights from training class counts")
     focal_gamma: NonNegative = Field(2.0, description="focal loss only")
     logit_adjustment: NonNegative = Field(1.0, description="strength tau; logit_adjusted only")
@@ -157,9 +129,7 @@ class LossConfig(Section):
 class RegularizationConfig(Section):
     """Averaging and mixing."""
 
-    ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.0, description="average of weights and BatchNorm; 0: off"
-    )
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="average of weights and BatchNorm; 0: off")
     mixup_alpha: NonNegative = Field(0.0, description="Beta(alpha, alpha) mixing of image pairs; 0: off")
     cutmix_alpha: NonNegative = Field(0.0, description="Beta(alpha, alpha) patch area; 0: off")
 
@@ -169,24 +139,14 @@ class TrainingConfig(Section):
 
     epochs: Annotated[int, Field(ge=1, le=10000)] = Field(8, description="passes over the training set")
     batch_size: Annotated[int, Field(ge=1, le=65536)] = Field(32, description="global, over all devices")
-    sampler: Strength = Field(
-        "none", description="draw classes evenly: none, sqrt, or inverse of their frequency"
-    )
+    sampler: Strength = Field("none", description="draw classes evenly: none, sqrt, or inverse of their frequency")
     selection_metric: Literal["balanced_accuracy", "accuracy", "macro_f1", "loss", "last"] = Field(
         "balanced_accuracy", description="validation metric that chooses the epoch; last takes the last"
     )
-    early_stop_epochs: Annotated[int, Field(ge=0)] = Field(
-        0, description="stop after so many without a gain; 0: off"
-    )
-    time_limit_min: NonNegative = Field(
-        0.0, description="stop and keep the best after so many minutes; 0: off"
-    )
-    checkpoint_min: NonNegative = Field(
-        5.0, description="also save within an epoch, every so many minutes; 0: off"
-    )
-    precision: Literal["auto", "32", "bf16", "16"] = Field(
-        "auto", description="auto: bf16 on a GPU, 32 on a CPU"
-    )
+    early_stop_epochs: Annotated[int, Field(ge=0)] = Field(0, description="stop after so many without a gain; 0: off")
+    time_limit_min: NonNegative = Field(0.0, description="stop and keep the best after so many minutes; 0: off")
+    checkpoint_min: NonNegative = Field(5.0, description="also save within an epoch, every so many minutes; 0: off")
+    precision: Literal["auto", "32", "bf16", "16"] = Field("auto", description="auto: bf16 on a GPU, 32 on a CPU")
     channels_last: bool = Field(True, description="memory layout; faster on CPUs and tensor cores")
     compile: bool = Field(False, description="torch.compile: about a minute first, then faster")
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(0, description="of everything random")
@@ -212,9 +172,7 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:
-        if self.loss.kind != "cross_entropy" and (
-            self.regularization.mixup_alpha or self.regularization.cutmix_alpha
-        ):
+        if self.loss.kind != "cross_entropy" and (self.regularization.mixup_alpha or self.regularization.cutmix_alpha):
             raise ValueError("mixup and cutmix need loss.kind = cross_entropy")
         if self.optimizer.head_only_epochs >= self.training.epochs:
             raise ValueError("optimizer.head_only_epochs must be less than training.epochs")
@@ -243,9 +201,7 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Config:
         try:
             text = Path(name_or_path).read_text(encoding="utf-8")
         except (UnicodeDecodeError, OSError) as error:
-            raise ConfigError(
-                f"cannot read the recipe {name_or_path}: {error}", "Pass a TOML text file."
-            ) from None
+            raise ConfigError(f"cannot read the recipe {name_or_path}: {error}", "Pass a TOML text file.") from None
     else:
         near = difflib.get_close_matches(name_or_path, recipe_names(), n=1)
         hint = f"Did you mean {near[0]!r}? " if near else ""
@@ -311,13 +267,9 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
     key = key.strip()
     if not separator or key.count(".") != 1:
-        raise ConfigError(
-            f"--set takes section.key=value; found {override!r}", "For example --set training.epochs=4"
-        )
+        raise ConfigError(f"--set takes section.key=value; found {override!r}", "For example --set training.epochs=4")
     if key not in all_keys():
-        raise ConfigError(
-            f"--set {key}: no such key{_did_you_mean(key)}", "`lentigo config --keys` lists every key."
-        )
+        raise ConfigError(f"--set {key}: no such key{_did_you_mean(key)}", "`lentigo config --keys` lists every key.")
     section, _, name = key.partition(".")
     try:
         value = tomllib.loads(f"value = {text.strip()}")["value"]

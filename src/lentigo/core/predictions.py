@@ -32,11 +32,7 @@ class Predictions:
 
     def __post_init__(self) -> None:
         count = len(self.image_id)
-        if (
-            len(self.lesion_id) != count
-            or self.label.shape != (count,)
-            or self.logits.shape != (count, NUM_CLASSES)
-        ):
+        if len(self.lesion_id) != count or self.label.shape != (count,) or self.logits.shape != (count, NUM_CLASSES):
             raise DataError(
                 f"predictions of {count} images need {count} lesion ids, labels ({count},) and logits "
                 f"({count}, {NUM_CLASSES}); found {len(self.lesion_id)}, {self.label.shape}, {self.logits.shape}",
@@ -109,9 +105,7 @@ class Predictions:
         if problems or duplicates:
             parts = [f"malformed: {first_five(problems)}"] if problems else []
             parts += [f"image_id given twice: {first_five(duplicates)}"] if duplicates else []
-            raise DataError(
-                f"{path}: {'; '.join(parts)}", "Restore the file or run `lentigo evaluate` again."
-            )
+            raise DataError(f"{path}: {'; '.join(parts)}", "Restore the file or run `lentigo evaluate` again.")
         return cls(
             tuple(row[0] for row in rows[1:]),
             tuple(row[1] for row in rows[1:]),

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Any
 from lentigo.core.errors import CheckpointError, ConfigError
 from lentigo.core.files import write_json_atomic
 
+LOCK_WAITS_S = (0.05, 0.1, 0.2)
 STATES = ("running", "done", "interrupted", "failed")
 
 
@@ -172,6 +174,12 @@ class RunDir:
         """Record one more look at the test split."""
         write_json_atomic(self.looks, [*self.read_looks(), datetime.now().isoformat(timespec="seconds")])
 
+    def clear_leftovers(self) -> None:
+        """Remove the half-written files of a killed process; only for the holder of the lock."""
+        for leftover in [*self.path.glob(".*.*"), *self.path.glob("*/.*.*")]:
+            if leftover.is_file():
+                leftover.unlink()
+
     def is_locked(self) -> bool:
         """Whether a living process works in this run."""
         lock = self.path / ".lock"
@@ -188,12 +196,17 @@ class RunDir:
     def lock(self) -> Iterator[None]:
         """Hold the run; a second process gets a ConfigError. The system drops the lock with the process."""
         with (self.path / ".lock").open("a") as stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ConfigError(
-                    f"another process is working in {self.path}", "Wait for it, or stop it first."
-                ) from None
+            # `is_locked` of another process holds the lock for an instant: one refusal is no proof.
+            for wait_s in (*LOCK_WAITS_S, None):
+                try:
+                    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if wait_s is None:
+                        raise ConfigError(
+                            f"another process is working in {self.path}", "Wait for it, or stop it first."
+                        ) from None
+                    time.sleep(wait_s)
             yield
 
 

@@ -64,15 +64,11 @@ CLASSES: tuple[LesionClass, ...] = (
         False,
         ("nevus", "naevus", "nevi", "melanocytic nevus", "melanocytic nevi", "melanocytic naevus"),
     ),
-    LesionClass(
-        "vasc", "Vascular lesion", False, ("vascular lesion", "vascular lesions", "angioma", "hemangioma")
-    ),
+    LesionClass("vasc", "Vascular lesion", False, ("vascular lesion", "vascular lesions", "angioma", "hemangioma")),
 )
 CLASS_CODES: tuple[str, ...] = tuple(lesion_class.code for lesion_class in CLASSES)
 NUM_CLASSES = len(CLASSES)
-MALIGNANT_LABELS: tuple[int, ...] = tuple(
-    i for i, lesion_class in enumerate(CLASSES) if lesion_class.malignant
-)
+MALIGNANT_LABELS: tuple[int, ...] = tuple(i for i, lesion_class in enumerate(CLASSES) if lesion_class.malignant)
 ISIC_2018_COLUMNS: tuple[str, ...] = ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC")
 """Column order of the ISIC 2018 Task 3 ground truth and submissions."""
 

@@ -27,9 +27,7 @@ class Augment:
         image = self._warp(image)
         if self.config.crop_min_area < 1:
             area, ratio = [self.config.crop_min_area, 1.0], [0.8, 1.25]
-            top, left, height, width = (
-                RandomResizedCrop(image.size, area, ratio).make_params([image]).values()
-            )
+            top, left, height, width = RandomResizedCrop(image.size, area, ratio).make_params([image]).values()
             image = warp.resized_crop(image, top, left, height, width, [image.height, image.width])
         return self._color(image)
 
@@ -47,7 +45,7 @@ class Augment:
         angle = _uniform(-config.rotation_degrees, config.rotation_degrees)
         shift = [round(_uniform(-config.shift, config.shift) * side) for side in image.size]
         scale = _uniform(1 - config.zoom, 1 + config.zoom)
-        return warp.affine(
+        warped: Image.Image = warp.affine(
             image,
             angle=angle,
             translate=shift,
@@ -56,6 +54,7 @@ class Augment:
             interpolation=warp.InterpolationMode.BILINEAR,
             fill=_border_color(image),
         )
+        return warped
 
     def _color(self, image: Image.Image) -> Image.Image:
         config = self.config
@@ -82,4 +81,4 @@ def _border_color(image: Image.Image) -> list[float]:
     """Mean of the outermost pixels, one value per channel, 0..255."""
     pixels = np.asarray(image)
     border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
-    return np.atleast_1d(border.mean(axis=0)).round().tolist()
+    return [float(round(value)) for value in np.atleast_1d(border.mean(axis=0))]

@@ -110,7 +110,7 @@ def _build_file(
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=path.parent, suffix=".npy.part")
         os.close(descriptor)
-        target = np.lib.format.open_memmap(name, mode="w+", dtype=np.uint8, shape=size)  # type: ignore[no-untyped-call]
+        target = np.lib.format.open_memmap(name, mode="w+", dtype=np.uint8, shape=size)
         _decode_into(target, catalog, preprocess, progress)
         target.flush()
         os.replace(name, path)

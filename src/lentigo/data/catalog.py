@@ -99,11 +99,7 @@ class Catalog:
         for row in self.rows:
             if row.split:
                 splits_of[row.lesion_id].add("train" if row.split == "extra" else row.split)
-        leaking = [
-            f"{lesion} in {'+'.join(sorted(splits))}"
-            for lesion, splits in splits_of.items()
-            if len(splits) > 1
-        ]
+        leaking = [f"{lesion} in {'+'.join(sorted(splits))}" for lesion, splits in splits_of.items() if len(splits) > 1]
         if leaking:
             raise DataError(
                 f"{len(leaking)} lesions have images in more than one split: {first_five(leaking)}",
@@ -169,9 +165,7 @@ def read_catalog_csv(path: Path) -> Catalog:
             f"{path}: {len(problems)} malformed rows: {first_five(problems)}",
             "Write the table again with `lentigo data split`.",
         )
-    return Catalog(
-        tuple(rows), path.stem, synthetic=bool(rows) and all(r.dx_type == "synthetic" for r in rows)
-    )
+    return Catalog(tuple(rows), path.stem, synthetic=bool(rows) and all(r.dx_type == "synthetic" for r in rows))
 
 
 def _parse_record(record: dict[str, str]) -> Row | None:

@@ -168,9 +168,7 @@ def read_parquet_bytes(path: Path, member: str) -> bytes:
     images = _CACHE.get((str(path), modified_ns, group), lambda: _read_row_group(path, column, group))
     data: bytes | None = images[index - (ends[group - 1] if group else 0)].as_py()
     if data is None:
-        raise DataError(
-            f"{path}#{member} holds no image bytes", "Write the pack again with `lentigo data pack`."
-        )
+        raise DataError(f"{path}#{member} holds no image bytes", "Write the pack again with `lentigo data pack`.")
     return data
 
 

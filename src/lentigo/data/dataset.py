@@ -21,11 +21,11 @@ class Sample(NamedTuple):
 
     image: Tensor
     label: int
-    index: int
+    index: int  # type: ignore[assignment]
 
 
 @dataclass(frozen=True)
-class LesionDataset(Dataset[Sample]):
+class LesionDataset(Dataset[Sample]):  # type: ignore[misc]
     """Rows of an ImageSource in evaluation form, addressed by index."""
 
     images: ImageSource

@@ -102,8 +102,7 @@ def merge_groups(catalog: Catalog, pairs: Sequence[DuplicatePair]) -> dict[str, 
     unknown = sorted({name for pair in pairs for name in (pair.first, pair.second)} - lesion_of.keys())
     if unknown:
         raise DataError(
-            f"duplicate pairs must name images of the catalogue; {len(unknown)} are not in it: "
-            f"{first_five(unknown)}",
+            f"duplicate pairs must name images of the catalogue; {len(unknown)} are not in it: {first_five(unknown)}",
             "Search for duplicates in the same catalogue.",
         )
     parent = {lesion: lesion for lesion in lesion_of.values()}
@@ -133,9 +132,7 @@ def _has_contrast(item: Fingerprint) -> bool:
     return item.thumbnail is not None and float(item.thumbnail.std()) >= _FLAT_LEVELS
 
 
-def _verified(
-    thumbnails: NDArray[np.uint8], pool: ThreadPoolExecutor
-) -> Iterator[tuple[int, int, int, float]]:
+def _verified(thumbnails: NDArray[np.uint8], pool: ThreadPoolExecutor) -> Iterator[tuple[int, int, int, float]]:
     """(index, index, Hamming distance, correlation) of the pairs of (N, 96, 96) that register."""
     plain = _hashes(thumbnails, 1.0)[0]
     spectra = texture_spectra(thumbnails, 1.0, pool)

@@ -95,9 +95,7 @@ def _read(row: Row) -> Fingerprint:
     try:
         small, (width, height) = (_draft(data) if kind == "jpeg" else None) or _full(data, row.location)
     except LentigoError as error:
-        return Fingerprint(
-            row.image_id, digest, kind, problem=_decoding_problem(kind, error), detail=error.message
-        )
+        return Fingerprint(row.image_id, digest, kind, problem=_decoding_problem(kind, error), detail=error.message)
     colours = np.asarray(small, dtype=np.int16)
     spread = int((colours.max(axis=2) - colours.min(axis=2)).max())
     box = (THUMBNAIL_PX, THUMBNAIL_PX)

@@ -102,9 +102,7 @@ def _open_file(path: Path) -> IO[bytes]:
         raise DataError(f"no image file at {path}", "Restore the file, or remove its row.") from None
     except OSError as error:
         if path.is_dir():
-            raise DataError(
-                f"{path} is a directory; expected an image file", "Pass the files inside it."
-            ) from None
+            raise DataError(f"{path} is a directory; expected an image file", "Pass the files inside it.") from None
         raise DataError(f"cannot read {path}: {error.strerror}", "Check the file's permissions.") from None
 
 
@@ -153,8 +151,7 @@ def _check_size(width: int, height: int, name: str) -> None:
 
 def _too_large(name: str, found: str) -> DataError:
     return DataError(
-        f"{name} is too large: at most {MAX_IMAGE_PIXELS // 1_000_000} million pixels are decoded; "
-        f"found {found}",
+        f"{name} is too large: at most {MAX_IMAGE_PIXELS // 1_000_000} million pixels are decoded; found {found}",
         "Crop or shrink the image first.",
     )
 

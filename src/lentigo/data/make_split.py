@@ -17,7 +17,7 @@ from lentigo.core.taxonomy import CLASS_CODES
 from lentigo.data.catalog import Catalog
 from lentigo.data.duplicates import fingerprint, merge_groups, near_duplicate_pairs
 from lentigo.data.sources import load_catalog
-from lentigo.data.splits import check_group_disjoint, fold_assignment, split_catalog
+from lentigo.data.splits import check_fractions, check_group_disjoint, fold_assignment, split_catalog
 
 Progress = Callable[[int, int], None]
 
@@ -40,9 +40,7 @@ class MadeSplits:
             "n_images": len(first),
             "n_lesions": len({row.lesion_id for row in first}),
             "merged_groups": self.merged_groups,
-            "counts": {
-                name: {code: counts[name, label] for label, code in enumerate(CLASS_CODES)} for name in splits
-            },
+            "counts": {name: {code: counts[name, label] for label, code in enumerate(CLASS_CODES)} for name in splits},
         }
 
 
@@ -65,14 +63,14 @@ def make_splits(
         ConfigError: where `out` does not end in .csv.
         DataError: for bad data, for impossible splits, and where a file exists and `force` is false.
     """
+    if fractions is not None:
+        check_fractions(fractions)  # before minutes of comparing images
     if out.suffix.lower() != ".csv":
         raise ConfigError(f"a split table is a .csv file; found {out.name!r}", f"Use {out.stem}.csv.")
     files = [out] if folds is None else [out.with_stem(f"{out.stem}-{i}") for i in range(1, folds + 1)]
     existing = [str(file) for file in files if file.exists()]
     if existing and not force:
-        raise DataError(
-            f"{', '.join(existing)} exists already", "Choose another --out, or replace it with --force."
-        )
+        raise DataError(f"{', '.join(existing)} exists already", "Choose another --out, or replace it with --force.")
     catalog = load_catalog(source, images=images)
     groups = {row.image_id: row.lesion_id for row in catalog}
     if near_duplicates:
@@ -99,7 +97,6 @@ def make_splits(
 
 def _with_fold_as_val(catalog: Catalog, fold: NDArray[np.int64], held_out: int) -> Catalog:
     rows = (
-        replace(row, split="val" if part == held_out else "train")
-        for row, part in zip(catalog.rows, fold, strict=True)
+        replace(row, split="val" if part == held_out else "train") for row, part in zip(catalog.rows, fold, strict=True)
     )
     return replace(catalog, rows=tuple(rows))

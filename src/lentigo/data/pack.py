@@ -155,8 +155,7 @@ def _encode(image: Image.Image, size_px: int, jpeg_quality: int, resize_rule: Re
 def _columns(rows: tuple[Row, ...], images: list[_Encoded]) -> dict[str, list[Any]]:
     return {
         "image": [
-            {"bytes": image.jpeg, "path": f"{row.image_id}.jpg"}
-            for row, image in zip(rows, images, strict=True)
+            {"bytes": image.jpeg, "path": f"{row.image_id}.jpg"} for row, image in zip(rows, images, strict=True)
         ],
         "image_id": [row.image_id for row in rows],
         "label": [CLASS_CODES[row.label] for row in rows],

@@ -61,9 +61,7 @@ class Preprocess(PreprocessConfig):
     def to_input(self, image: Image.Image) -> NDArray[np.float32]:
         """Pixels of a finished square as (3, S, S) float32: scaled to [0, 1], stacked if gray, normalised."""
         pixels = np.asarray(image, dtype=np.float32) / np.float32(255)
-        channels = (
-            np.broadcast_to(pixels, (3, *pixels.shape)) if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-        )
+        channels = np.broadcast_to(pixels, (3, *pixels.shape)) if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
         mean = np.asarray(self.mean, dtype=np.float32)[:, None, None]
         std = np.asarray(self.std, dtype=np.float32)[:, None, None]
         return np.ascontiguousarray((channels - mean) / std)

@@ -17,9 +17,7 @@ _CHUNK = 256
 Images: TypeAlias = NDArray[np.float32]
 
 
-def texture_spectra(
-    thumbnails: NDArray[np.uint8], zoom: float, pool: ThreadPoolExecutor
-) -> NDArray[np.float16]:
+def texture_spectra(thumbnails: NDArray[np.uint8], zoom: float, pool: ThreadPoolExecutor) -> NDArray[np.float16]:
     """Whitened spectra (N, 64, 33, 2) of the textures: unit phases, whose 16 bits halve 170 MB for 10,000."""
 
     def whitened(start: int) -> NDArray[np.float16]:

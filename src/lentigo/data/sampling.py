@@ -20,7 +20,7 @@ _POWER: dict[Strength, float] = {"none": 0.0, "sqrt": 0.5, "inverse": 1.0}
 class Draw(NamedTuple):
     """One image in one epoch; `number` counts all draws of the run and seeds the augmentation."""
 
-    index: int
+    index: int  # type: ignore[assignment]
     number: int
 
 

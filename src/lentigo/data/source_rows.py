@@ -69,9 +69,7 @@ class RowCollector:
         label = find_label(name)
         if label is None:
             suggestion = suggest_class(name)
-            hint = (
-                f"did you mean {suggestion!r}?" if suggestion else f"the classes are {', '.join(CLASS_CODES)}"
-            )
+            hint = f"did you mean {suggestion!r}?" if suggestion else f"the classes are {', '.join(CLASS_CODES)}"
             self.problem("unknown-class", place, f"{place} has the class {name!r}; {hint}")
         return -1 if label is None else label
 
@@ -79,9 +77,7 @@ class RowCollector:
         """The split a cell or folder names, empty for an empty name or, with a problem, an unknown one."""
         split = parse_split(name)
         if split is None:
-            self.problem(
-                "unknown-split", place, f"{place} has the split {name!r}; the splits are {', '.join(SPLITS)}"
-            )
+            self.problem("unknown-split", place, f"{place} has the split {name!r}; the splits are {', '.join(SPLITS)}")
         return split or ""
 
     def catalog(self, name: str, *, mark_primary: bool) -> Catalog:

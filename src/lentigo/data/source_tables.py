@@ -65,22 +65,16 @@ def read_table(path: Path) -> Table:
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 text: {error}", "Save the table as CSV in UTF-8.") from None
     except OSError as error:
-        raise DataError(
-            f"cannot read {path}: {error.strerror}", "Check the path and its permissions."
-        ) from None
+        raise DataError(f"cannot read {path}: {error.strerror}", "Check the path and its permissions.") from None
     first_line = text.lstrip().partition("\n")[0]
     delimiter = max(",;\t", key=first_line.count)  # spreadsheets write semicolons where the comma is decimal
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     try:
         records = tuple((reader.line_num, cells) for cells in reader if any(cells))
     except csv.Error as error:
-        raise DataError(
-            f"{path}, line {reader.line_num}: not a CSV table: {error}", "Save it as CSV."
-        ) from None
+        raise DataError(f"{path}, line {reader.line_num}: not a CSV table: {error}", "Save it as CSV.") from None
     if not records:
-        raise DataError(
-            f"{path} is empty; expected a table with a header", "Download or write the file again."
-        )
+        raise DataError(f"{path} is empty; expected a table with a header", "Download or write the file again.")
     header = tuple(cell.strip().lower() for cell in records[0][1])
     if len(set(header)) < len(header):
         twice = sorted({name for name in header if header.count(name) > 1})
@@ -210,8 +204,7 @@ def read_lesions(path: Path, id_columns: tuple[str, ...]) -> dict[str, str]:
     column = next((name for name in id_columns if name in table.header), None)
     if column is None or "lesion_id" not in table.header:
         raise DataError(
-            f"{path}: expected the columns {' or '.join(id_columns)} and lesion_id; "
-            f"found {', '.join(table.header)}",
+            f"{path}: expected the columns {' or '.join(id_columns)} and lesion_id; found {', '.join(table.header)}",
             "Name the columns so, or remove the file.",
         )
     out = RowCollector("lesion table")

@@ -105,9 +105,7 @@ def _scan(source: Path, images: Path | None) -> tuple[RowCollector, Catalog]:
     if source.suffix.lower() == ".parquet":
         out = RowCollector(_PACK)
         return out, read_pack(source)
-    raise DataError(
-        f"{source} has no known layout (ending {source.suffix!r})", f"Pass one of:\n{KNOWN_LAYOUTS}"
-    )
+    raise DataError(f"{source} has no known layout (ending {source.suffix!r})", f"Pass one of:\n{KNOWN_LAYOUTS}")
 
 
 def _scan_table_file(path: Path, images: Path | None) -> tuple[RowCollector, Catalog]:
@@ -125,9 +123,7 @@ def _scan_table_file(path: Path, images: Path | None) -> tuple[RowCollector, Cat
 
 def _only_table(folder: Path) -> Path | None:
     """The one table of known layout in a folder without class folders; None where there are only folders."""
-    tables = [
-        path for path in sorted(folder.iterdir()) if path.suffix.lower() in TABLE_SUFFIXES and path.is_file()
-    ]
+    tables = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in TABLE_SUFFIXES and path.is_file()]
     found = [path for path in tables if path.stat().st_size and read_table(path).layout]
     if len(found) == 1:
         return found[0]
@@ -173,9 +169,7 @@ def _scan_folders(root: Path) -> tuple[RowCollector, Catalog]:
     return out, out.catalog(root.resolve().name, mark_primary=True)
 
 
-def _scan_class_folder(
-    root: Path, folder: Path, split: str, lesions: dict[str, str], out: RowCollector
-) -> None:
+def _scan_class_folder(root: Path, folder: Path, split: str, lesions: dict[str, str], out: RowCollector) -> None:
     label = out.take_class(folder.name, f"{folder.relative_to(root).as_posix()}/")
     if label < 0:
         return
@@ -190,9 +184,7 @@ def _scan_class_folder(
         if len(out.problems) == before:
             lesion_id = lesions.get(file.stem, "")
             out.rows.append(
-                Row(
-                    file.stem, file, label, lesion_id or file.stem, has_lesion_id=bool(lesion_id), split=split
-                )
+                Row(file.stem, file, label, lesion_id or file.stem, has_lesion_id=bool(lesion_id), split=split)
             )
 
 
@@ -252,9 +244,7 @@ def _scan_medmnist(path: Path) -> tuple[RowCollector, Catalog]:
                 )
             )
     if not out.rows:
-        raise DataError(
-            f"{path} ({_MEDMNIST}) has no images", "Pass dermamnist.npz or one of its larger sizes."
-        )
+        raise DataError(f"{path} ({_MEDMNIST}) has no images", "Pass dermamnist.npz or one of its larger sizes.")
     return out, out.catalog(path.stem, mark_primary=False)
 
 

@@ -65,7 +65,7 @@ def split_catalog(
         if folds > 2:
             names[1] = "test"
     else:
-        names = _checked_names(fractions)
+        names = check_fractions(fractions)
         shares = np.array([fractions[name] for name in names])
         assigned = _assign(catalog, shares / shares.sum(), names, seed, groups, allow_missing_classes)
     rows = tuple(replace(row, split=names[part]) for row, part in zip(catalog.rows, assigned, strict=True))
@@ -111,7 +111,7 @@ def check_group_disjoint(catalog: Catalog, groups: Mapping[str, str] | None = No
         )
 
 
-def _checked_names(fractions: Mapping[str, float]) -> list[str]:
+def check_fractions(fractions: Mapping[str, float]) -> list[str]:
     """The names with a share above 0, in the order train, val, test."""
     unknown = [name for name in fractions if name not in SPLIT_NAMES]
     remedy = "Pass for example train=0.7, val=0.15, test=0.15."
@@ -124,9 +124,7 @@ def _checked_names(fractions: Mapping[str, float]) -> list[str]:
     if any(not 0 <= share <= 1 for share in fractions.values()):
         raise DataError(f"fractions must lie in 0..1; found {given}", remedy)
     if abs(sum(fractions.values()) - 1) > _SUM_TOLERANCE:
-        raise DataError(
-            f"fractions must sum to 1; found {given or 'none'}, sum {sum(fractions.values()):g}", remedy
-        )
+        raise DataError(f"fractions must sum to 1; found {given or 'none'}, sum {sum(fractions.values()):g}", remedy)
     return [name for name in SPLIT_NAMES if fractions.get(name, 0) > 0]
 
 
@@ -183,9 +181,7 @@ def _assign(
     return part[found.member]
 
 
-def _deal(
-    counts: NDArray[np.int64], shares: NDArray[np.float64], rng: np.random.Generator
-) -> NDArray[np.int64]:
+def _deal(counts: NDArray[np.int64], shares: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.int64]:
     """The part (G,) of every group with counts (G, 7)."""
     sizes = counts.sum(axis=1)
     order = rng.permutation(len(counts))
@@ -210,9 +206,7 @@ def _deal(
     return part
 
 
-def _reserve(
-    counts: NDArray[np.int64], shares: NDArray[np.float64], order: NDArray[np.int64]
-) -> list[tuple[int, int]]:
+def _reserve(counts: NDArray[np.int64], shares: NDArray[np.float64], order: NDArray[np.int64]) -> list[tuple[int, int]]:
     """(group, part) pairs that bring every class into every part, rarest class and smallest part first.
 
     Without them three dermatofibromas at 80/10/10 would all go to the training part.

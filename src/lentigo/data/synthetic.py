@@ -88,9 +88,7 @@ class _PlannedLesion:
     localization: str
 
 
-def _plan_lesions(
-    shares: Mapping[str, float], seed: int, views_per_lesion: float
-) -> Iterator[_PlannedLesion]:
+def _plan_lesions(shares: Mapping[str, float], seed: int, views_per_lesion: float) -> Iterator[_PlannedLesion]:
     """Endless sequence of lesions; a longer data set begins with the images of a shorter one.
 
     Two lesions of every class come first, in random order and with at most two views each, so that 4 images
@@ -108,9 +106,7 @@ def _plan_lesions(
         guaranteed = number < len(first)
         lack = np.maximum(wanted * (counts.sum() + 5.0 * len(codes)) - counts, 0.0)
         choice = first[number] if guaranteed else int(plan.choice(len(codes), p=lack / lack.sum()))
-        num_views = min(
-            1 + int(plan.poisson(views_per_lesion - 1.0)), 2 if guaranteed else MOST_VIEWS_PER_LESION
-        )
+        num_views = min(1 + int(plan.poisson(views_per_lesion - 1.0)), 2 if guaranteed else MOST_VIEWS_PER_LESION)
         counts[choice] += num_views
         number += 1
         age = int(np.clip(5 * round(lesion.normal(52.0, 17.0) / 5), 5, 85))
@@ -128,9 +124,7 @@ def _plan_lesions(
 def _checked_shares(class_shares: Mapping[str, float] | None) -> dict[str, float]:
     """Shares of all seven classes, summing to 1; classes that are not named get none."""
     given = DEFAULT_CLASS_SHARES if class_shares is None else class_shares
-    wrong = [
-        name for name, share in given.items() if name not in CLASS_CODES or not 0.0 <= share < float("inf")
-    ]
+    wrong = [name for name, share in given.items() if name not in CLASS_CODES or not 0.0 <= share < float("inf")]
     total = sum(share for name, share in given.items() if name not in wrong)
     if wrong or total <= 0.0:
         raise DataError(
@@ -140,9 +134,7 @@ def _checked_shares(class_shares: Mapping[str, float] | None) -> dict[str, float
     return {code: given.get(code, 0.0) / total for code in CLASS_CODES}
 
 
-def _check_request(
-    folder: Path, num_images: int, seed: int, views_per_lesion: float, jpeg_quality: int
-) -> None:
+def _check_request(folder: Path, num_images: int, seed: int, views_per_lesion: float, jpeg_quality: int) -> None:
     """Refuse what cannot be written, before anything is drawn."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(
@@ -174,13 +166,9 @@ def _write_images(
         for view in range(lesion.num_views):
             number += 1
             image_id = f"SYNTH_{number:07d}"
-            pixels = draw_lesion(
-                lesion.class_code, lesion_seed=lesion.lesion_seed, view=view, size_px=size_px
-            )
+            pixels = draw_lesion(lesion.class_code, lesion_seed=lesion.lesion_seed, view=view, size_px=size_px)
             file = f"images/{image_id}.jpg"
-            Image.fromarray(pixels).save(
-                folder / file, "JPEG", quality=jpeg_quality, comment=SYNTHETIC_NOTICE.encode()
-            )
+            Image.fromarray(pixels).save(folder / file, "JPEG", quality=jpeg_quality, comment=SYNTHETIC_NOTICE.encode())
             patient = (lesion.age_years, lesion.sex, lesion.localization)
             dx = (lesion.class_code, "synthetic")
             writer.writerow((image_id, lesion.lesion_id, *dx, *patient, int(view == 0), file))

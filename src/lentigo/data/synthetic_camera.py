@@ -54,9 +54,7 @@ class Skin:
         )
 
 
-def _turned_planes(
-    canvas: Canvas, rng: np.random.Generator, size_px: int
-) -> tuple[Plane, Plane, Plane, Plane]:
+def _turned_planes(canvas: Canvas, rng: np.random.Generator, size_px: int) -> tuple[Plane, Plane, Plane, Plane]:
     """Melanin, blood, blue and pale, (size_px, size_px) each, from a random side, distance and offset."""
     angle, scale = rng.uniform(0.0, 2.0 * np.pi), np.exp(rng.uniform(-0.16, 0.16))
     flip = -1.0 if rng.random() < 0.5 else 1.0
@@ -89,9 +87,7 @@ def _add_skin(skin: Skin, rng: np.random.Generator, x: Plane, y: Plane, melanin:
     """Add the skin's own pigment, blood, furrows and freckles to the lesion's densities, in place."""
     size_px = melanin.shape[0]
     bend = smooth_noise(rng, size_px, 9) * np.float32(0.05)
-    furrows = Cells(
-        x + bend, 0.55 * y - bend, skin.furrow_width, rng.uniform(0.0, np.pi), (0.0, rng.uniform(0, 512))
-    )
+    furrows = Cells(x + bend, 0.55 * y - bend, skin.furrow_width, rng.uniform(0.0, np.pi), (0.0, rng.uniform(0, 512)))
     melanin += np.float32(skin.melanin) + np.float32(skin.mottling) * smooth_noise(rng, size_px, 24)
     melanin += np.float32(skin.furrow_depth) * ramp(furrows.wall, 0.4, 0.0)
     if skin.freckles:
@@ -131,9 +127,7 @@ def _hairs(pen: ImageDraw.ImageDraw, rng: np.random.Generator, side_px: int) -> 
         length, sag = rng.uniform(0.15, 0.9) * side_px, rng.normal(0.0, 0.12) * side_px
         end = (x + length * np.cos(angle), y + length * np.sin(angle))
         middle = ((x + end[0]) / 2 - sag * np.sin(angle), (y + end[1]) / 2 + sag * np.cos(angle))
-        pen.line(
-            _curve((x, y), middle, end), fill=int(rng.integers(130, 235)), width=thickness_px, joint="curve"
-        )
+        pen.line(_curve((x, y), middle, end), fill=int(rng.integers(130, 235)), width=thickness_px, joint="curve")
 
 
 def _ruler(pen: ImageDraw.ImageDraw, rng: np.random.Generator, side_px: int) -> None:
@@ -172,17 +166,13 @@ def _ink(pen: ImageDraw.ImageDraw, rng: np.random.Generator, side_px: int) -> No
     x, y = (rng.integers(0, 2, 2) * 0.86 + rng.uniform(0.0, 0.14, 2)) * side_px
     sway = rng.normal(0.0, 0.14, 4) * side_px
     points = _curve((x - sway[0], y - sway[1]), (x, y), (x + sway[2], y + sway[3]))
-    pen.line(
-        points, fill=int(rng.integers(90, 190)), width=round(side_px * rng.uniform(0.02, 0.05)), joint="curve"
-    )
+    pen.line(points, fill=int(rng.integers(90, 190)), width=round(side_px * rng.uniform(0.02, 0.05)), joint="curve")
 
 
 def _obstacles(rgb: list[Plane], rng: np.random.Generator) -> list[Plane]:
     """Hairs, ruler, ink, bubbles and reflections over the colour planes, each in its share of the views."""
     size_px = rgb[0].shape[0]
-    hair_colour = ((38.0, 28.0, 26.0), (96.0, 70.0, 52.0), (160.0, 140.0, 118.0))[
-        int(rng.choice(3, p=[0.6, 0.3, 0.1]))
-    ]
+    hair_colour = ((38.0, 28.0, 26.0), (96.0, 70.0, 52.0), (160.0, 140.0, 118.0))[int(rng.choice(3, p=[0.6, 0.3, 0.1]))]
     for share, draw, colour in (
         (0.06, _ink, INK_COLOURS[int(rng.integers(len(INK_COLOURS)))]),
         (0.33, _hairs, hair_colour),
@@ -195,9 +185,7 @@ def _obstacles(rgb: list[Plane], rng: np.random.Generator) -> list[Plane]:
         sheet = Image.new("L", (2 * size_px, 2 * size_px))
         draw(ImageDraw.Draw(sheet), rng, 2 * size_px)
         opacity = np.asarray(sheet.reduce(2), np.float32) * np.float32(1.0 / 255.0)
-        rgb = [
-            plane + opacity * (np.float32(level) - plane) for plane, level in zip(rgb, colour, strict=True)
-        ]
+        rgb = [plane + opacity * (np.float32(level) - plane) for plane, level in zip(rgb, colour, strict=True)]
     return rgb
 
 
@@ -211,9 +199,7 @@ def photograph(canvas: Canvas, skin: Skin, rng: np.random.Generator, size_px: in
     cast = np.exp(rng.normal((0.0, -0.02, 0.0), (0.03, 0.03, 0.09)))  # pink to orange, hardly ever green
     rgb: list[Plane] = []
     for band in range(3):
-        density = melanin * np.float32(-MELANIN_ABSORPTION[band]) + blood * np.float32(
-            -BLOOD_ABSORPTION[band]
-        )
+        density = melanin * np.float32(-MELANIN_ABSORPTION[band]) + blood * np.float32(-BLOOD_ABSORPTION[band])
         colour = np.exp(density) * np.float32(BLOODLESS_SKIN[band])
         colour += blue * (np.float32(SLATE_BLUE[band] * np.exp(-0.5 * skin.melanin)) - colour)
         # Fibrosis and keratin lie in the same skin: their white is tinted by it.

@@ -97,9 +97,7 @@ class Cells:
         scale = TILE_SIDE_PX / CELLS_PER_TILE / cell_width
         cosine, sine = np.float32(np.cos(turn_radians) * scale), np.float32(np.sin(turn_radians) * scale)
         # 4096 keeps both positive, so that truncation rounds down.
-        column = (x * cosine + y * sine + np.float32(offset[0] + 4096.0)).astype(np.int32) & (
-            TILE_SIDE_PX - 1
-        )
+        column = (x * cosine + y * sine + np.float32(offset[0] + 4096.0)).astype(np.int32) & (TILE_SIDE_PX - 1)
         row = (y * cosine - x * sine + np.float32(offset[1] + 4096.0)).astype(np.int32) & (TILE_SIDE_PX - 1)
         self._index = row * TILE_SIDE_PX + column
 
@@ -188,9 +186,7 @@ class Canvas:
         candidates = self.rng.uniform(-spread, spread, (count * 4, 2))
         index = ((candidates / self.half_width + 1.0) * 0.5 * (self.side_px - 1)).astype(int)
         at_point = distance[index[:, 1], index[:, 0]]
-        return [
-            (float(px), float(py)) for px, py in candidates[(at_point >= low) & (at_point <= high)][:count]
-        ]
+        return [(float(px), float(py)) for px, py in candidates[(at_point >= low) & (at_point <= high)][:count]]
 
     def stamp(self, shapes: Iterable[tuple[list[Point], float]]) -> Plane:
         """Opacity in [0, 1] of antialiased dots (one point, radius) and strokes (points, half width)."""
@@ -219,9 +215,7 @@ class Canvas:
         for _ in range(6):
             heading += self.uniform(-0.35, 0.35)
             px, py = points[-1]
-            points.append(
-                (px + length / 6.0 * float(np.cos(heading)), py + length / 6.0 * float(np.sin(heading)))
-            )
+            points.append((px + length / 6.0 * float(np.cos(heading)), py + length / 6.0 * float(np.sin(heading))))
         strokes.append((points, half_thickness))
         if depth > 0:
             for fork_at, side in ((3, 1.0), (5, -1.0), (6, 1.0)):

@@ -56,13 +56,8 @@ def _draw_mel(c: Canvas) -> None:
     distance = c.outline(0.07 if early else 0.15, 0.09 if early else 0.17, 1.6)
     mask = ramp(distance + 0.06 * c.slope(), 1.1, c.uniform(0.7, 0.92))
     patches = c.noise(0.3) + 0.4 * c.grain
-    tone = (
-        c.uniform(0.55, 1.15) * (1.0 + (0.25 if early else 0.5) * c.slope())
-        + (0.15 if early else 0.35) * patches
-    )
-    line_width = np.clip(
-        0.32 + 0.25 * c.noise(0.25), 0.12, 0.7
-    )  # atypical: thick and thin lines side by side
+    tone = c.uniform(0.55, 1.15) * (1.0 + (0.25 if early else 0.5) * c.slope()) + (0.15 if early else 0.35) * patches
+    line_width = np.clip(0.32 + 0.25 * c.noise(0.25), 0.12, 0.7)  # atypical: thick and thin lines side by side
     lines = ramp(c.cells(c.uniform(0.055, 0.095), 0.07).wall / line_width, 1.2, 0.0)
     tone = tone * (0.75 + c.uniform(0.25, 0.7) * lines * ramp(patches, 0.7, -0.5))
     c.melanin += mask * np.maximum(tone, 0.15)
@@ -86,9 +81,7 @@ def _add_melanoma_feature(c: Canvas, feature: str, distance: Plane, mask: Plane)
         c.pale += where * np.float32(c.uniform(0.15, 0.4))
         c.blue += 0.7 * c.dots(c.points_within(80, distance, 0.0, 0.9), 0.004, 0.010) * where  # peppering
     elif feature == "dots":
-        points = c.points_within(
-            int(c.rng.integers(12, 40)), distance + 0.5 * ramp(c.slope(), 0.3, -0.5), 0.4, 1.08
-        )
+        points = c.points_within(int(c.rng.integers(12, 40)), distance + 0.5 * ramp(c.slope(), 0.3, -0.5), 0.4, 1.08)
         c.melanin += np.float32(c.uniform(0.5, 1.0)) * c.dots(points, 0.007, 0.026) * (1.0 + 0.3 * c.grain)
     elif feature == "streaks":
         centre_angle, strokes = c.uniform(0.0, 2.0 * np.pi), []
@@ -117,9 +110,7 @@ def _draw_bkl(c: Canvas) -> None:
     distance = c.outline(0.07, 0.06, 1.5)
     mask = ramp(distance, 1.03, c.uniform(0.86, 0.95))
     rim = ramp(np.abs(distance - 0.93), 0.14, 0.0)
-    c.melanin += mask * (
-        np.maximum(c.uniform(0.35, 1.0) + 0.2 * c.noise(0.2) + 0.22 * c.grain, 0.12) + 0.15 * rim
-    )
+    c.melanin += mask * (np.maximum(c.uniform(0.35, 1.0) + 0.2 * c.noise(0.2) + 0.22 * c.grain, 0.12) + 0.15 * rim)
     c.pale += mask * np.float32(c.uniform(0.0, 0.2))  # waxy, dull surface
     c.blood += mask * np.float32(c.uniform(0.0, 0.15))
     if c.chance(0.5):  # cerebriform: broad ridges between dark furrows

@@ -86,9 +86,7 @@ def save(figure: Figure, path: Path, note: str) -> Path:
     """
     suffix = path.suffix.lower()
     if suffix not in (".svg", ".png"):
-        raise ConfigError(
-            f"expected a figure file .svg or .png; found {path.name}", "Rename the output file."
-        )
+        raise ConfigError(f"expected a figure file .svg or .png; found {path.name}", "Rename the output file.")
     if note:
         lines = textwrap.fill(" ".join(note.split()), width=68)
         figure.supxlabel(

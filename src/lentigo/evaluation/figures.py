@@ -143,9 +143,7 @@ def curves(
     return save(figure, path, note)
 
 
-def _panel(
-    axes: Axes, log_rows: Sequence[Mapping[str, float]], heading: str, lines: Mapping[str, str]
-) -> None:
+def _panel(axes: Axes, log_rows: Sequence[Mapping[str, float]], heading: str, lines: Mapping[str, str]) -> None:
     """One panel: a line per log column that has values. Dashes tell train from val without colour."""
     quiet_axes(axes)
     axes.grid(axis="y", color=PALETTE["line"], linewidth=0.8)

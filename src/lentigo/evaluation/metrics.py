@@ -91,9 +91,7 @@ def check_inputs(labels: Labels, probs: Floats, groups: Groups) -> None:
         )
 
 
-def confusion_matrix(
-    labels: Labels, answers: Labels, num_classes: int, weights: Floats | None = None
-) -> Floats:
+def confusion_matrix(labels: Labels, answers: Labels, num_classes: int, weights: Floats | None = None) -> Floats:
     """Weighted confusion matrices (B, C, C), rows true and columns answered; B = 1 without weights."""
     if weights is None:
         weights = np.ones((len(labels), 1))
@@ -215,9 +213,7 @@ def percentile_interval(samples: Floats) -> tuple[float | None, float | None]:
     return float(low), float(high)
 
 
-def estimate(
-    labels: Labels, probs: Floats, groups: Groups, *, resamples: int = 2000, seed: int = 0
-) -> Estimates:
+def estimate(labels: Labels, probs: Floats, groups: Groups, *, resamples: int = 2000, seed: int = 0) -> Estimates:
     """Every score with its lesion-cluster bootstrap interval.
 
     The percentile interval of a class with few lesions is too narrow: read it together with n. There is none

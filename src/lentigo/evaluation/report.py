@@ -160,9 +160,7 @@ def _figure(name: str, source: str | Path, log_rows: Sequence[Mapping[str, float
     suffix = source.suffix.lower() if isinstance(source, Path) else ".svg"
     if isinstance(source, Path) and suffix in _IMAGE_TYPES:
         content = base64.b64encode(source.read_bytes()).decode("ascii")
-        picture = (
-            f'<img alt="{escape(description)}" src="data:image/{_IMAGE_TYPES[suffix]};base64,{content}">'
-        )
+        picture = f'<img alt="{escape(description)}" src="data:image/{_IMAGE_TYPES[suffix]};base64,{content}">'
     else:
         text = source.read_text(encoding="utf-8") if isinstance(source, Path) else source
         picture = _inline_svg(name, text, escape(description))
@@ -171,9 +169,7 @@ def _figure(name: str, source: str | Path, log_rows: Sequence[Mapping[str, float
 
 def _best_epoch(log_rows: Sequence[Mapping[str, float]]) -> str:
     """The curves' message in words; empty where val was not judged."""
-    scores = [
-        (row["val_balanced_accuracy"], row["epoch"]) for row in log_rows if "val_balanced_accuracy" in row
-    ]
+    scores = [(row["val_balanced_accuracy"], row["epoch"]) for row in log_rows if "val_balanced_accuracy" in row]
     # nan differs from itself: an epoch that was not judged.
     best = max(((score, -epoch) for score, epoch in scores if score == score), default=None)
     if best is None:
@@ -188,9 +184,7 @@ def _inline_svg(name: str, text: str, description: str) -> str:
         DataError: where the text is no SVG, or one that runs or loads something.
     """
     found = re.search(r"<svg\b([^>]*)>(.*)</svg>", text, re.DOTALL)
-    if found is None or _ACTIVE_SVG.search(
-        re.sub(r"<style[^>]*>\*\{[-\w:; ]*\}</style>|<!--.*?-->", "", found[0])
-    ):
+    if found is None or _ACTIVE_SVG.search(re.sub(r"<style[^>]*>\*\{[-\w:; ]*\}</style>|<!--.*?-->", "", found[0])):
         problem = "no <svg> element" if found is None else "scripts, styles or links to other files"
         raise DataError(
             f"expected the figure {name!r} as a plain SVG; found {problem}",
@@ -240,9 +234,7 @@ def _text_reports(judged: Sequence[Judgement]) -> str:
     blocks = []
     for one in judged:
         split, text = escape(one.split), escape(classification_report(one))
-        blocks.append(
-            f'<div><h3>{split}</h3><pre tabindex="0" aria-label="Report of {split}">{text}</pre></div>'
-        )
+        blocks.append(f'<div><h3>{split}</h3><pre tabindex="0" aria-label="Report of {split}">{text}</pre></div>')
     return f'<div class="texts">{"".join(blocks)}</div>'
 
 
@@ -253,9 +245,7 @@ def _limits(judgement: Judgement, test_looks: int, notes: Sequence[str]) -> str:
         items.append("The val split also serves to choose the epoch, so its scores are a little too good.")
     if few:
         names = ", ".join(class_text(code) for code in few)
-        items.append(
-            f"Fewer than 30 {judgement.split} lesions: {names}. Their intervals are themselves uncertain."
-        )
+        items.append(f"Fewer than 30 {judgement.split} lesions: {names}. Their intervals are themselves uncertain.")
     items += [
         "Intervals resample lesions, not images. They do not cover another clinic, camera or skin type, nor "
         "another training seed.",

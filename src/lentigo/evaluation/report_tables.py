@@ -60,11 +60,7 @@ def key_numbers(judgement: Judgement) -> str:
     cards = []
     for name, (text, kind) in list(KEY_NUMBERS.items())[1:]:
         found = judgement.metrics[name]
-        versus = (
-            f"always {class_text(baseline.code)}: {value_text(constant[name], kind)}"
-            if name in constant
-            else ""
-        )
+        versus = f"always {class_text(baseline.code)}: {value_text(constant[name], kind)}" if name in constant else ""
         cards.append(
             f"<div><dt>{text}</dt><dd>{_value(found, kind)}"
             f'<span class="versus-small">{versus or "lower is better"}</span></dd></div>'
@@ -165,9 +161,7 @@ def _logged(value: float | None, kind: str) -> str:
 def _value(found: Estimate, kind: str) -> str:
     """The score with its interval below."""
     if found.value is None:
-        return (
-            f'<span class="value" title="undefined">{UNDEFINED}</span><span class="interval">undefined</span>'
-        )
+        return f'<span class="value" title="undefined">{UNDEFINED}</span><span class="interval">undefined</span>'
     return (
         f'<span class="value">{value_text(found.value, kind)}</span>'
         f'<span class="interval">{interval_text(found, kind) or "no interval"}</span>'

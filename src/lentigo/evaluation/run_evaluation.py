@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image
 
 from lentigo.core.config import load_recipe
-from lentigo.core.errors import CheckpointError, ConfigError, DataError
+from lentigo.core.errors import CheckpointError, ConfigError, DataError, first_five
 from lentigo.core.files import write_json_atomic, write_text_atomic
 from lentigo.core.predictions import Predictions
 from lentigo.core.run_dir import RunDir
@@ -61,9 +61,7 @@ def evaluate_run(
         DataError: where the split has no rows or images cannot be read.
     """
     if split not in JUDGED_SPLITS:
-        raise ConfigError(
-            f"--split takes val or test; found {split!r}", "Scores on training images would say nothing."
-        )
+        raise ConfigError(f"--split takes val or test; found {split!r}", "Scores on training images would say nothing.")
     if not run.best.is_file():
         raise CheckpointError(
             f"{run.path} has no chosen weights yet (state: {run.read_status()['state']})",
@@ -75,11 +73,12 @@ def evaluate_run(
         raise DataError(f"the run's catalogue has no rows in {split}", "Judge another split.")
     config = load_recipe(str(run.config))
     network, spec = load_checkpoint(run.best)
+    read_judgements(run)  # a damaged metrics.json must be known before anything is judged or counted
     with run.lock():
-        if split == "test":
-            run.add_look()
         dataset = LesionDataset(open_images(rows, spec.preprocess, config.data))
         predictions = predict_logits(network, dataset, progress=progress)
+        if split == "test":
+            run.add_look()
         judgement = judge(predictions, split=split, resamples=resamples)
         predictions.to_csv(run.predictions(split))
         write_text_atomic(run.text_report(split), classification_report(judgement))
@@ -90,16 +89,15 @@ def evaluate_run(
 
 def render_report(run: RunDir) -> Path:
     """Figures and report.html from metrics.json, predictions, log and catalogue; no network is run."""
-    judgements = {name: Judgement.from_dict(content) for name, content in read_metrics(run).items()}
+    judgements = read_judgements(run)
     if not judgements:
         raise DataError(f"{run.path} was not judged yet", f"Run `lentigo evaluate {run.path}` first.")
     catalog = read_catalog(run)
     log_rows = read_log(run.log)
+    gallery, run_facts = _gallery(run, catalog, judgements), _run_facts(run, catalog)
     note = SYNTHETIC_NOTICE if catalog.synthetic else ""
     best_epoch = run.read_status().get("best_epoch")
-    drawn: dict[str, Path] = {
-        "class_balance": figures.class_balance(catalog, run.figure("class_balance"), note=note)
-    }
+    drawn: dict[str, Path] = {"class_balance": figures.class_balance(catalog, run.figure("class_balance"), note=note)}
     if log_rows:
         drawn["curves"] = figures.curves(log_rows, run.figure("curves"), best_epoch=best_epoch, note=note)
     for split, judgement in judgements.items():
@@ -111,10 +109,10 @@ def render_report(run: RunDir) -> Path:
         run.report,
         title=run.path.resolve().name,
         judgements=judgements,
-        run_facts=_run_facts(run, catalog),
+        run_facts=run_facts,
         log_rows=log_rows,
         figures=drawn,
-        gallery=_gallery(run, catalog, judgements),
+        gallery=gallery,
         synthetic=catalog.synthetic,
         test_looks=len(run.read_looks()),
         notes=[],
@@ -122,29 +120,47 @@ def render_report(run: RunDir) -> Path:
 
 
 def read_log(path: Path) -> list[dict[str, float]]:
-    """Rows of log.csv; empty where there is none."""
+    """Rows of log.csv; empty where there is none.
+
+    Raises:
+        DataError: where it is damaged.
+    """
     if not path.is_file():
         return []
-    rows = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")))
-    return [{name: float(value) for name, value in row.items() if value} for row in rows]
+    try:
+        rows = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")))
+        return [{name: float(value) for name, value in row.items() if value} for row in rows]
+    except (ValueError, TypeError, csv.Error) as error:
+        raise DataError(f"{path} is damaged: {error}", "Restore it, or delete it to go without curves.") from None
 
 
 def read_metrics(run: RunDir) -> dict[str, Any]:
     """Content of metrics.json by split; empty where nothing was judged yet."""
     if not run.metrics.is_file():
         return {}
+    return _read_object(run.metrics, "Delete it and run `lentigo evaluate` again.")
+
+
+def read_judgements(run: RunDir) -> dict[str, Judgement]:
+    """The judgements in metrics.json by split; DataError where it is damaged."""
+    return {name: Judgement.from_dict(content) for name, content in read_metrics(run).items()}
+
+
+def _read_object(path: Path, remedy: str) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = json.loads(run.metrics.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise DataError(
-            f"{run.metrics} is damaged: {error}", "Delete it and run `lentigo evaluate` again."
-        ) from None
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path} is damaged: {error}", remedy) from None
+    if not isinstance(content, dict):
+        raise DataError(f"{path} is damaged: expected an object, found {type(content).__name__}", remedy)
     return content
 
 
 def _run_facts(run: RunDir, catalog: Catalog) -> dict[str, str]:
     config, status = load_recipe(str(run.config)), run.read_status()
-    environment = json.loads(run.environment.read_text(encoding="utf-8")) if run.environment.is_file() else {}
+    environment: dict[str, Any] = {}
+    if run.environment.is_file():
+        environment = _read_object(run.environment, "Restore it, or delete it to go without.")
     packages = environment.get("packages", {})
     best, last = status.get("best_epoch"), status.get("epoch")
     return {
@@ -158,22 +174,24 @@ def _run_facts(run: RunDir, catalog: Catalog) -> dict[str, str]:
         "epochs": f"{last}; weights of epoch {best} kept by validation {config.training.selection_metric}",
         "training time": f"{float(status.get('elapsed_s', 0)) / 60:.1f} min",
         "machine": f"{environment.get('cpu', 'unknown')}, {environment.get('cores', '?')} cores",
-        "versions": ", ".join(
-            f"{name} {packages[name]}" for name in ("torch", "torchvision") if name in packages
-        ),
+        "versions": ", ".join(f"{name} {packages[name]}" for name in ("torch", "torchvision") if name in packages),
         "lentigo": f"{environment.get('lentigo', '')} {str(environment.get('commit', ''))[:12]}".strip(),
     }
 
 
-def _gallery(
-    run: RunDir, catalog: Catalog, judgements: Mapping[str, Judgement]
-) -> list[tuple[bytes, str, str, float]]:
+def _gallery(run: RunDir, catalog: Catalog, judgements: Mapping[str, Judgement]) -> list[tuple[bytes, str, str, float]]:
     """The most confident errors of the last judged split: thumbnail, true code, answered code, probability."""
     split = next(name for name in reversed(JUDGED_SPLITS) if name in judgements)
     if not run.predictions(split).is_file():
         return []
     predictions = Predictions.from_csv(run.predictions(split))
     rows = {row.image_id: row for row in catalog}
+    foreign = [image_id for image_id in predictions.image_id if image_id not in rows]
+    if foreign:
+        raise DataError(
+            f"{run.predictions(split)} has images that are not the run's: {first_five(foreign)}",
+            "Run `lentigo evaluate` again.",
+        )
     probs = predictions.probs
     answered, confidence = probs.argmax(axis=1), probs.max(axis=1)
     errors = [i for i in (-confidence).argsort(kind="stable") if answered[i] != predictions.label[i]]

@@ -21,9 +21,7 @@ from lentigo.evaluation.figures import class_balance, image_grid
 GRID = 4
 
 
-def show_data(
-    catalog: Catalog, config: Config, folder: Path, kind: Literal["png", "svg"], seed: int
-) -> list[Path]:
+def show_data(catalog: Catalog, config: Config, folder: Path, kind: Literal["png", "svg"], seed: int) -> list[Path]:
     """Write class_balance, images and images_augmented below `folder`; returns the three paths.
 
     The grids hold the same 16 training images, un-normalised, at the network's input size.

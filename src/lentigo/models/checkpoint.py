@@ -62,9 +62,7 @@ def load_checkpoint(path: Path) -> tuple[nn.Module, ModelSpec]:
         spec = ModelSpec.model_validate(description)
         network = build_network(spec.architecture, len(spec.classes), spec.dropout)
     except (ValidationError, ConfigError) as error:
-        raise CheckpointError(
-            f"{path}: unusable model description: {error}", "Train or export it again."
-        ) from None
+        raise CheckpointError(f"{path}: unusable model description: {error}", "Train or export it again.") from None
     if spec.classes != CLASS_CODES:
         raise CheckpointError(
             f"{path} knows the classes {', '.join(spec.classes)}; expected {', '.join(CLASS_CODES)}",
@@ -84,9 +82,7 @@ def _load_exactly(network: nn.Module, weights: Mapping[str, Tensor], path: Path)
         if name in weights and weights[name].shape != own[name].shape
     ]
     if wrong:
-        raise CheckpointError(
-            f"{path}: {len(wrong)} layers do not fit: {first_five(wrong)}", "Train it again."
-        )
+        raise CheckpointError(f"{path}: {len(wrong)} layers do not fit: {first_five(wrong)}", "Train it again.")
     network.load_state_dict(dict(weights))
 
 

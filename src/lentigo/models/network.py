@@ -24,7 +24,7 @@ class Architecture:
     """How to build a network and what its parts are called.
 
     `head` is the last linear layer's name; `head_prefix` covers all that trains in the head-first phase;
-    `blocks` names the module whose children are the stages from input to output; `cam_layer` is the last one
+    `blocks` names the module whose children are the stages from input to output, empty for the network itself; `cam_layer` is the last one
     with spatial extent.
     """
 
@@ -122,10 +122,10 @@ def parameter_depths(network: nn.Module, architecture: Architecture) -> dict[str
 
     Layers between the blocks and the head count with the last block, layers before the blocks as the deepest.
     """
-    block_names = [
-        f"{architecture.blocks}.{name}."
-        for name, _ in network.get_submodule(architecture.blocks).named_children()
-    ]
+    prefix = f"{architecture.blocks}." if architecture.blocks else ""
+    body = network.get_submodule(architecture.blocks).named_children()
+    names = [f"{prefix}{name}." for name, module in body if any(True for _ in module.parameters())]
+    block_names = [name for name in names if not name.startswith(architecture.head_prefix)]
     depths: dict[str, int] = {}
     depth = len(block_names) + 1
     for name, _ in network.named_parameters():
@@ -142,28 +142,26 @@ def _timm_architecture(name: str) -> Architecture:
 
     if not timm.is_model(name):
         near = timm.list_models(f"*{name.split('_')[0]}*")[:5]
-        raise ConfigError(
-            f"timm has no network {name!r}", f"Try one of {', '.join(near) or 'timm.list_models()'}."
-        )
+        raise ConfigError(f"timm has no network {name!r}", f"Try one of {', '.join(near) or 'timm.list_models()'}.")
 
     def build(num_classes: int, dropout: float) -> nn.Module:
-        network: nn.Module = timm.create_model(
-            name, pretrained=False, num_classes=num_classes, drop_rate=dropout
-        )
+        network: nn.Module = timm.create_model(name, pretrained=False, num_classes=num_classes, drop_rate=dropout)
         return network
 
     with torch.device("meta"):
         probe = timm.create_model(name, pretrained=False)
     facts = probe.pretrained_cfg
     head = str(facts["classifier"])
-    children = [child for child, _ in probe.named_children()]
-    blocks = next((child for child in ("blocks", "stages", "layers") if child in children), children[-2])
+    children = [child for child, module in probe.named_children() if any(True for _ in module.parameters())]
+    # ResNets and the like have no container: their stages are children of the network itself.
+    blocks = next((child for child in ("blocks", "stages", "layers", "features") if child in children), "")
+    body = [child for child in children if child != head.split(".")[0]]
     return Architecture(
         build,
         head=head,
         head_prefix=f"{head.split('.')[0]}.",
         blocks=blocks,
-        cam_layer=blocks,
+        cam_layer=blocks or body[-1],
         feature_dim=int(probe.num_features),
         mean=_three(facts["mean"]),
         std=_three(facts["std"]),

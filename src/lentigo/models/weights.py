@@ -36,9 +36,7 @@ class WeightsReport:
         return "; ".join(parts)
 
 
-def load_weights(
-    network: nn.Module, architecture_name: str, architecture: Architecture, weights: str
-) -> WeightsReport:
+def load_weights(network: nn.Module, architecture_name: str, architecture: Architecture, weights: str) -> WeightsReport:
     """Fill `network` in place from `imagenet`, `none` or a file.
 
     Layers of the classifier whose shape differs are left fresh (a new head); any other difference in shape, and a
@@ -49,9 +47,7 @@ def load_weights(
     """
     if weights == "none":
         return WeightsReport(origin_name(weights))
-    tensors = (
-        _imagenet(architecture_name, architecture) if weights == "imagenet" else read_tensors(Path(weights))
-    )
+    tensors = _imagenet(architecture_name, architecture) if weights == "imagenet" else read_tensors(Path(weights))
     own = network.state_dict()
     wanted = {name for name in own if not name.endswith("num_batches_tracked")}
     replaced = {
@@ -104,9 +100,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             f"no weights file {path}", "Pass an existing .safetensors or .pth file, `imagenet` or `none`."
         )
     if path.suffix not in (".safetensors", ".pth", ".pt"):
-        raise CheckpointError(
-            f"{path}: expected .safetensors or .pth, found {path.suffix!r}", "Convert the file."
-        )
+        raise CheckpointError(f"{path}: expected .safetensors or .pth, found {path.suffix!r}", "Convert the file.")
     try:
         content = (
             load_file(path)
@@ -114,25 +108,17 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             else torch.load(path, map_location="cpu", weights_only=True)
         )
     except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
-        raise CheckpointError(
-            f"{path} is damaged or no weights file: {_one_line(error)}", _FETCH_AGAIN
-        ) from None
+        raise CheckpointError(f"{path} is damaged or no weights file: {_one_line(error)}", _FETCH_AGAIN) from None
     except Exception as error:  # torch raises pickle.UnpicklingError and plain Exceptions for foreign content
         raise CheckpointError(f"{path} holds more than tensors: {_one_line(error)}", _FETCH_AGAIN) from None
     if isinstance(content, Mapping) and "state_dict" in content:
         content = content["state_dict"]
-    if (
-        not isinstance(content, Mapping)
-        or not content
-        or not all(isinstance(v, Tensor) for v in content.values())
-    ):
+    if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
         found = "none" if isinstance(content, Mapping) and not content else type(content).__name__
         raise CheckpointError(f"{path}: expected named tensors, found {found}", _FETCH_AGAIN)
     not_finite = [name for name, tensor in content.items() if not tensor.isfinite().all()]
     if not_finite:
-        raise CheckpointError(
-            f"{path} has weights that are not finite: {first_five(not_finite)}", _FETCH_AGAIN
-        )
+        raise CheckpointError(f"{path} has weights that are not finite: {first_five(not_finite)}", _FETCH_AGAIN)
     return dict(content)
 
 

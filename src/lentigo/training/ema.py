@@ -19,14 +19,14 @@ def build_average(network: nn.Module, decay: float) -> AveragedModel:
 
 
 def _averaging(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor | int], None]:
-    @torch.no_grad()
     def average(averaged: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int) -> None:
         steps = int(count)
         weight = 1 - min(decay, (1 + steps) / (WARMUP_STEPS + steps))
-        for mean, value in zip(averaged, current, strict=True):
-            if mean.is_floating_point():
-                mean.lerp_(value, weight)
-            else:
-                mean.copy_(value)
+        with torch.no_grad():
+            for mean, value in zip(averaged, current, strict=True):
+                if mean.is_floating_point():
+                    mean.lerp_(value, weight)
+                else:
+                    mean.copy_(value)
 
     return average

@@ -43,9 +43,7 @@ def predict_logits(
     done = 0
     with torch.inference_mode():
         for images in loader:
-            batch = images.to(
-                device, memory_format=torch.channels_last if channels_last else torch.contiguous_format
-            )
+            batch = images.to(device, memory_format=torch.channels_last if channels_last else torch.contiguous_format)
             logits[done : done + len(batch)] = network(batch).float().cpu().numpy()
             done += len(batch)
             progress(min(done * world_size, len(dataset)), len(dataset))

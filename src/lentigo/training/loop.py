@@ -59,6 +59,7 @@ Score = Callable[[Predictions], Mapping[str, float]]
 
 LOWER_IS_BETTER = ("loss",)
 MAX_LOADER_WORKERS = 8
+NETWORK_STRIDE_PX = 32
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,7 @@ class Trainer:
         self.config, self.fabric, self.score, self.listen = config, fabric, score, listen
         self.architecture = find_architecture(config.model.architecture)
         self.catalog_sha256 = catalog.sha256
+        self._check_batch()
         train, val = training_rows(catalog, config), judged_rows(catalog, "val")
         if not len(val) and config.training.selection_metric != "last":
             raise DataError(
@@ -140,6 +142,16 @@ class Trainer:
         self.optimizer = fabric.setup_optimizers(self.state.optimizer)
         self.steps_per_epoch = self._batches(0, 0).batches_per_epoch
         self.total_steps = self.steps_per_epoch * config.training.epochs
+
+    def _check_batch(self) -> None:
+        """BatchNorm cannot train on one value per channel: one image whose last feature map is a single pixel."""
+        training, size_px = self.config.training, self.config.preprocess.resize_steps_px[-1]
+        alone = training.batch_size <= self.fabric.world_size and size_px <= NETWORK_STRIDE_PX
+        if alone and self.config.model.batch_norm != "frozen":
+            raise ConfigError(
+                f"one image of {size_px} px a process leaves BatchNorm a single value per channel",
+                "Raise training.batch_size, use larger images, or pass model.batch_norm=frozen.",
+            )
 
     def _build_network(self, resuming: bool) -> tuple[nn.Module, WeightsReport]:
         model = self.config.model
@@ -227,9 +239,7 @@ class Trainer:
                     break
                 progress.elapsed_s = clock.elapsed_s
                 self._finish_epoch(run, clock)
-        return Outcome(
-            progress.finished, progress.best_epoch, progress.best_score, progress.elapsed_s, self.weights
-        )
+        return Outcome(progress.finished, progress.best_epoch, progress.best_score, progress.elapsed_s, self.weights)
 
     def step(self, images: Tensor, labels: Tensor, number: int) -> tuple[float, int]:
         """One optimiser step, the `number`-th of the run; its loss and how many images were right."""
@@ -245,9 +255,7 @@ class Trainer:
         self.fabric.backward(loss)
         if clip_norm:
             # In 16-bit precision a step with infinite gradients is skipped, and must not raise.
-            self.fabric.clip_gradients(
-                self.wrapped, self.optimizer, max_norm=clip_norm, error_if_nonfinite=False
-            )
+            self.fabric.clip_gradients(self.wrapped, self.optimizer, max_norm=clip_norm, error_if_nonfinite=False)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.state.average is not None:
@@ -287,9 +295,7 @@ class Trainer:
             progress.seen += int(seen)
             self._check_finite(progress)
             self.listen(
-                StepDone(
-                    progress.epoch, progress.batch, self.steps_per_epoch, self.config.training.epochs, loss
-                )
+                StepDone(progress.epoch, progress.batch, self.steps_per_epoch, self.config.training.epochs, loss)
             )
             if stop:
                 return False
@@ -308,7 +314,7 @@ class Trainer:
             return values
         total = self.fabric.all_reduce(torch.tensor(values, dtype=torch.float64), reduce_op="sum")
         assert isinstance(total, Tensor)
-        return total.tolist()
+        return [float(value) for value in total]
 
     def _save_is_due(self, clock: Clock) -> bool:
         interval_s = self.config.training.checkpoint_min * 60
@@ -455,8 +461,13 @@ class Clock:
 
 def config_digest(config: Config) -> str:
     """Digest of all settings that change the result; limits on time and what is kept where do not."""
-    excluded = {"about": True, "data": {"cache", "cache_limit_mb", "num_workers"}}
-    text = config.model_dump_json(exclude=excluded | {"training": {"time_limit_min", "checkpoint_min"}})
+    text = config.model_dump_json(
+        exclude={
+            "about": True,
+            "data": {"cache", "cache_limit_mb", "num_workers"},
+            "training": {"time_limit_min", "checkpoint_min"},
+        }
+    )
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -82,6 +82,8 @@ def open_fabric(config: Config, where: Devices) -> Fabric:
     precision = config.training.precision
     if precision == "auto":
         precision = "bf16" if accelerator == "cuda" else "32"
+    if precision == "16" and accelerator == "cpu":
+        raise ConfigError("training.precision = 16 needs a GPU; found a CPU", "Pass training.precision=32 or bf16.")
     fabric = Fabric(
         accelerator=accelerator,
         devices=where.devices,
@@ -153,9 +155,7 @@ def read_catalog(run: RunDir) -> Catalog:
     try:
         catalog = read_catalog_csv(run.catalog)
     except (ValueError, csv.Error) as error:
-        raise CheckpointError(
-            f"{run.catalog} is damaged: {error}", "Restore the file, or train again."
-        ) from None
+        raise CheckpointError(f"{run.catalog} is damaged: {error}", "Restore the file, or train again.") from None
     digest = run.catalog_digest.read_text(encoding="utf-8").strip() if run.catalog_digest.is_file() else ""
     if digest != catalog.sha256:
         raise CheckpointError(
@@ -198,9 +198,7 @@ def plan_run(config: Config, catalog: Catalog, *, where: Devices, score: Score, 
         epochs=config.training.epochs,
         seconds_per_step=round(seconds_per_step, 4),
         eta_min=round(total_s / 60, 1),
-        cache_mb=round(
-            (trainer.train_data.images.cached.nbytes + trainer.val_data.images.cached.nbytes) / 2**20, 1
-        ),
+        cache_mb=round((trainer.train_data.images.cached.nbytes + trainer.val_data.images.cached.nbytes) / 2**20, 1),
         peak_memory_mb=round(peak / 2**20, 1),
         parameters=sum(parameter.numel() for parameter in trainer.network.parameters()),
     )
@@ -229,6 +227,8 @@ def _fit(trainer: Trainer, run: RunDir, fabric: Fabric) -> Outcome:
 def _held(run: RunDir, fabric: Fabric) -> Iterator[None]:
     """The first process locks the run before any process reads its state."""
     with run.lock() if fabric.is_global_zero else nullcontext():
+        if fabric.is_global_zero:
+            run.clear_leftovers()
         fabric.barrier()
         yield
 

@@ -14,9 +14,7 @@ ONE_CYCLE_START = 1 / 25
 ONE_CYCLE_END = 1e-4
 
 
-def build_optimizer(
-    network: nn.Module, architecture: Architecture, config: OptimizerConfig
-) -> torch.optim.AdamW:
+def build_optimizer(network: nn.Module, architecture: Architecture, config: OptimizerConfig) -> torch.optim.AdamW:
     """AdamW with one group per (depth, decayed or not); each group carries its `base_rate`."""
     depths = parameter_depths(network, architecture)
     groups: dict[tuple[int, bool], list[nn.Parameter]] = {}

@@ -1,0 +1,176 @@
+"""The documentation says what the program does: command lines parse, keys, files and links exist."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import typer
+
+from lentigo.cli.app import app
+from lentigo.core.config import Config, all_keys, load_recipe, recipe_names
+from lentigo.core.errors import ConfigError
+
+UsageError = typer.BadParameter.__mro__[1]
+REPOSITORY = Path(__file__).resolve().parents[1]
+PAGES = (REPOSITORY / "README.md", REPOSITORY / "CHANGELOG.md", *sorted((REPOSITORY / "docs").glob("*.md")))
+TOP_FOLDERS = "docs|src|tests|benchmarks|results|tools"
+
+
+def page_text(page: Path) -> str:
+    """A page with continued lines joined."""
+    return page.read_text(encoding="utf-8").replace("\\\n", " ")
+
+
+def code_lines(text: str) -> Iterator[tuple[str, bool]]:
+    """Lines of fenced and indented blocks, and inline code; the flag tells which is inline."""
+    fenced = False
+    for line in text.splitlines():
+        if line.lstrip().startswith("```"):
+            fenced = not fenced
+        elif fenced or line.startswith("    "):
+            yield line.strip().removeprefix("$ "), False
+        else:
+            yield from ((code, True) for code in re.findall(r"`([^`]+)`", line))
+
+
+def command_lines(page: Path) -> list[tuple[list[str], bool]]:
+    """The arguments of every `lentigo ...` on a page, also behind torchrun and `python -m`."""
+    launcher = r"(?:torchrun|python3?(?:\.11)?)\s.*?-m\s+|\.venv/bin/"
+    found = []
+    for line, inline in code_lines(page_text(page)):
+        match = re.match(rf"(?:{launcher})?lentigo(?:\s+(.*))?$", line)
+        if match:
+            found.append((shlex.split(match[1] or "", comments=True), inline))
+    return found
+
+
+COMMANDS = [
+    pytest.param(arguments, inline, id=f"{page.name}: {' '.join(arguments)}")
+    for page in PAGES
+    for arguments, inline in command_lines(page)
+]
+
+
+@pytest.fixture(scope="module")
+def generator() -> ModuleType:
+    """The module docs/generate.py."""
+    specification = importlib.util.spec_from_file_location("generate", REPOSITORY / "docs" / "generate.py")
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+def test_reference_is_up_to_date(generator: ModuleType) -> None:
+    page = generator.REFERENCE.read_text(encoding="utf-8")
+    assert page == generator.reference(), "run `python docs/generate.py`"
+
+
+def test_commands_were_found() -> None:
+    """A change of style in the pages must not silence the next test."""
+    assert len(COMMANDS) > 20
+    assert command_lines(REPOSITORY / "README.md")
+
+
+def parse(arguments: list[str], inline: bool) -> None:
+    """Fail where command, options or kinds of values are wrong; prose may leave positional arguments out."""
+    command = typer.main.get_command(app)
+    rest = list(arguments)
+    while getattr(command, "commands", None) and rest and not rest[0].startswith("-"):
+        assert rest[0] in command.commands, f"no command {rest[0]!r}"
+        command = command.commands[rest.pop(0)]
+    if "--help" in rest or (inline and not rest) or getattr(command, "commands", None):
+        assert set(rest) <= {"--help", "--version"}
+        return
+    given = command.make_context("lentigo", list(rest), resilient_parsing=True).params
+    positional = [parameter for parameter in command.params if parameter.param_type_name == "argument"]
+    missing = [parameter.name for parameter in positional if parameter.required and not given[parameter.name]]
+    context = command.make_context("lentigo", [*rest, *(missing if inline else ())])
+    for override in context.params.get("overrides") or ():
+        assert load_recipe("quick", [override])
+    recipe = context.params.get("recipe")
+    assert recipe is None or recipe in recipe_names() or recipe.isupper() or recipe.endswith(".toml"), recipe
+
+
+@pytest.mark.parametrize(("arguments", "inline"), COMMANDS)
+def test_command_line_parses(arguments: list[str], inline: bool) -> None:
+    parse(arguments, inline)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "trian x",
+        "data chekc x",
+        "train x --epochs 3",
+        "train x --recipe quik",
+        "train x --devices many",
+        "train x --set training.epoch=2",
+        "evaluate",
+        "config --devices 2",
+    ],
+)
+def test_wrong_command_line_is_noticed(line: str) -> None:
+    with pytest.raises((AssertionError, ConfigError, UsageError)):
+        parse(line.split(), inline=False)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_recipe_keys_exist(page: Path) -> None:
+    sections = "|".join(Config.model_fields)
+    text = page_text(page)
+    named = {key for code, _ in code_lines(text) for key in re.findall(rf"\b(?:{sections})\.[a-z_]+\b", code)}
+    named = {key for key in named if not key.endswith((".csv", ".toml", ".json", ".md", ".txt", ".html"))}
+    assert named <= set(all_keys())
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub gives the headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    text = page_text(page)
+    targets = re.findall(r"\]\(([^)\s]+)[^)]*\)", text) + re.findall(r'(?:src|href)="([^"]+)"', text)
+    for target in targets:
+        if target.startswith(("https://", "http://", "mailto:")):
+            continue
+        name, _, anchor = target.partition("#")
+        file = (page.parent / name).resolve() if name else page
+        assert file.exists(), f"{page.name} links to {target}"
+        assert file.is_relative_to(REPOSITORY), f"{page.name} links out of the repository: {target}"
+        assert not anchor or anchor in anchors(file), f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_exist(page: Path) -> None:
+    """Files of the repository that a page names by path, outside command lines."""
+    prose = re.sub(r"`(?:lentigo|pip|make|torchrun)[^`]*`", "", page_text(page))
+    prose = "\n".join(line for line in prose.splitlines() if not re.match(r" {4,}(lentigo|torchrun)", line))
+    for name in re.findall(rf"(?<![\w/.-])((?:{TOP_FOLDERS})/[\w./-]*\w)", prose):
+        assert (REPOSITORY / name).exists(), f"{page.name} names {name}"
+
+
+def test_make_targets_exist() -> None:
+    makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
+    for page in PAGES:
+        for line, _ in code_lines(page_text(page)):
+            match = re.match(r"make ([a-z]+)", line)
+            assert not match or re.search(rf"^{match[1]}:", makefile, re.MULTILINE), f"{page.name}: {line}"
+
+
+def test_recipes_are_documented() -> None:
+    """Every recipe says what it is, where it comes from and what it costs."""
+    for name in recipe_names():
+        about = load_recipe(name).about
+        assert about.name == name
+        assert all((about.source, about.cost, about.expected)), name
