@@ -236,7 +236,8 @@ def all_keys() -> dict[str, tuple[str, str, str]]:
     keys: dict[str, tuple[str, str, str]] = {}
     for section_name, section in Config.model_fields.items():
         section_type = section.annotation
-        assert isinstance(section_type, type) and issubclass(section_type, BaseModel)
+        assert isinstance(section_type, type)
+        assert issubclass(section_type, BaseModel)
         for key, field in section_type.model_fields.items():
             schema = section_type.model_json_schema()["properties"][key]
             keys[f"{section_name}.{key}"] = (_type_text(schema), str(field.default), field.description or "")

@@ -74,10 +74,8 @@ class Preprocess(PreprocessConfig):
 def _shorter_side_crop(image: Image.Image, size: int, resample: Image.Resampling) -> Image.Image:
     """Resize the shorter side to `size` and cut the central square; integer rules as in torchvision."""
     width, height = image.size
-    if width <= height:
-        resized = (size, int(size * height / width))
-    else:
-        resized = (int(size * width / height), size)
+    portrait = width <= height
+    resized = (size, int(size * height / width)) if portrait else (int(size * width / height), size)
     if image.size != resized:
         image = image.resize(resized, resample)
     left = round((resized[0] - size) / 2.0)

@@ -23,9 +23,9 @@ TIMM_PREFIX = "timm:"
 class Architecture:
     """How to build a network and what its parts are called.
 
-    `head` is the last linear layer's name; `head_prefix` covers all that trains in the head-first phase;
-    `blocks` names the module whose children are the stages from input to output, empty for the network itself; `cam_layer` is the last one
-    with spatial extent.
+    `head` is the last linear layer's name; `head_prefix` covers all that trains in the head-first phase. `blocks`
+    names the module whose children are the stages from input to output, empty for the network itself; `cam_layer`
+    is the last one with spatial extent.
     """
 
     build: Callable[[int, float], nn.Module]
