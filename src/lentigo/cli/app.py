@@ -130,9 +130,11 @@ def train(
 
 
 def _finish_training(run: Any, outcome: Any, as_json: bool) -> None:
-    facts = {"run": str(run.path), **run.read_status()}
+    """Say how it ended; of several processes only the first speaks."""
+    if outcome.rank:
+        raise typer.Exit(ExitCode.OK if outcome.finished else ExitCode.INTERRUPTED)
     if as_json:
-        console.print_json(facts)
+        console.print_json({"run": str(run.path), **run.read_status()})
     if not outcome.finished:
         console.say(f"stopped; saved. Continue: lentigo train --resume {run.path}")
         raise typer.Exit(ExitCode.INTERRUPTED)

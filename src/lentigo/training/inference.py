@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from lentigo.core.predictions import Predictions
 from lentigo.core.taxonomy import NUM_CLASSES
 from lentigo.data.dataset import LesionDataset
+from lentigo.training.allocator import keep_freed_memory
 
 Progress = Callable[[int, int], None]
 
@@ -32,6 +33,8 @@ def predict_logits(
 
     With several processes, each takes every W-th row and all get the whole table: nothing padded, nothing twice.
     """
+    if torch.device(device).type == "cpu":
+        keep_freed_memory()
     rank, world_size = _place()
     indices = range(rank, len(dataset), world_size)
     loader = DataLoader(

@@ -47,6 +47,7 @@ from lentigo.models.network import (
     set_training_mode,
 )
 from lentigo.models.weights import WeightsReport, load_weights, origin_name
+from lentigo.training.allocator import keep_freed_memory
 from lentigo.training.ema import build_average
 from lentigo.training.events import Decoding, EpochDone, Listener, Message, StepDone, Validating
 from lentigo.training.inference import predict_logits
@@ -64,13 +65,17 @@ NETWORK_STRIDE_PX = 32
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a training ended: `finished` is done, early stop or time limit; empty if it was interrupted."""
+    """How a training ended: `finished` is done, early stop or time limit; empty if it was interrupted.
+
+    `rank` numbers this process among all; the first speaks for them.
+    """
 
     finished: str
     best_epoch: int
     best_score: float | None
     elapsed_s: float
     weights: WeightsReport
+    rank: int = 0
 
 
 def training_rows(catalog: Catalog, config: Config) -> Catalog:
@@ -113,6 +118,8 @@ class Trainer:
     ) -> None:
         catalog.check_disjoint()
         self.config, self.fabric, self.score, self.listen = config, fabric, score, listen
+        if fabric.device.type == "cpu":
+            keep_freed_memory()
         self.architecture = find_architecture(config.model.architecture)
         self.catalog_sha256 = catalog.sha256
         self._check_batch()
@@ -239,7 +246,14 @@ class Trainer:
                     break
                 progress.elapsed_s = clock.elapsed_s
                 self._finish_epoch(run, clock)
-        return Outcome(progress.finished, progress.best_epoch, progress.best_score, progress.elapsed_s, self.weights)
+        return Outcome(
+            progress.finished,
+            progress.best_epoch,
+            progress.best_score,
+            progress.elapsed_s,
+            self.weights,
+            self.fabric.global_rank,
+        )
 
     def step(self, images: Tensor, labels: Tensor, number: int) -> tuple[float, int]:
         """One optimiser step, the `number`-th of the run; its loss and how many images were right."""
