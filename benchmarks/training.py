@@ -1,20 +1,24 @@
 """Training throughput of Lentigo against a plain notebook loop, same images, same batch, in one run.
 
 The plain loop is what the report's notebook would be: torchvision's network in NCHW, a DataLoader that decodes JPEG
-and augments in every epoch, AdamW. Lentigo: decoded images cached, one warp, channels_last. Rounds alternate, so that
-a busy machine hurts both. Prints one JSON line and, with --out, writes it.
+and augments in every epoch, AdamW. Lentigo: decoded images cached, one warp, channels_last, freed memory kept; once
+more with the system's own allocator settings. Each loop has its own process, and their rounds alternate, so that a busy
+machine hurts all. Prints JSON and, with --out, writes it.
 
-    python benchmarks/training.py --steps 12 --rounds 3 --out results/benchmark-training.json
+    python benchmarks/training.py --out results/benchmark-training.json
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +30,12 @@ from torchvision import models, transforms
 
 from lentigo.core.config import load_recipe
 from lentigo.core.environment import describe_environment
-from lentigo.data.catalog import Catalog
+from lentigo.data.catalog import Catalog, Row
 from lentigo.data.sampling import class_weights
 from lentigo.data.sources import load_catalog
 from lentigo.data.synthetic import write_synthetic
 from lentigo.evaluation.run_evaluation import epoch_scores
-from lentigo.training.loop import Trainer
+from lentigo.training import loop
 from lentigo.training.run import Devices, open_fabric
 
 RECIPES = {"mobilenet_v3_large": "paper-v3", "mobilenet_v2": "paper-v2"}
@@ -84,11 +88,13 @@ def plain_steps(catalog: Catalog, architecture: str, batch_size: int, workers: i
             yield
 
 
-def lentigo_steps(catalog: Catalog, architecture: str, batch_size: int) -> Iterator[None]:
+def lentigo_steps(catalog: Catalog, architecture: str, batch_size: int, keep_memory: bool = True) -> Iterator[None]:
     """Yields after every optimiser step of Lentigo's loop on the same recipe."""
+    if not keep_memory:
+        loop.keep_freed_memory = lambda: False
     changes = ["model.weights=none", f"training.batch_size={batch_size}", "training.selection_metric=last"]
     config = load_recipe(RECIPES[architecture], changes)
-    trainer = Trainer(config, catalog, open_fabric(config, Devices("cpu")), epoch_scores, lambda event: None)
+    trainer = loop.Trainer(config, catalog, open_fabric(config, Devices("cpu")), epoch_scores, lambda event: None)
     trainer.prepare_epoch(0)
     number = 0
     while True:
@@ -98,43 +104,52 @@ def lentigo_steps(catalog: Catalog, architecture: str, batch_size: int) -> Itera
             yield
 
 
-def images_per_second(steps: Iterator[None], count: int, batch_size: int) -> float:
-    """Throughput over `count` steps."""
-    start_s = time.perf_counter()
-    for _ in range(count):
-        next(steps)
-    return count * batch_size / (time.perf_counter() - start_s)
+LOOPS: dict[str, Callable[[Catalog, str, int], Iterator[None]]] = {
+    "plain": lambda catalog, architecture, batch_size: plain_steps(catalog, architecture, batch_size, 0),
+    "plain_2_workers": lambda catalog, architecture, batch_size: plain_steps(catalog, architecture, batch_size, 2),
+    "lentigo_system_allocator": lambda catalog, architecture, batch_size: lentigo_steps(
+        catalog, architecture, batch_size, keep_memory=False
+    ),
+    "lentigo": lambda catalog, architecture, batch_size: lentigo_steps(catalog, architecture, batch_size),
+}
 
 
-def compare(catalog: Catalog, architecture: str, batch_size: int, steps: int, rounds: int) -> dict[str, Any]:
-    """Alternating rounds of every loop; the first round warms up and does not count."""
-    loops: dict[str, Callable[[], Iterator[None]]] = {
-        "plain": lambda: plain_steps(catalog, architecture, batch_size, 0),
-        "plain_2_workers": lambda: plain_steps(catalog, architecture, batch_size, 2),
-        "lentigo": lambda: lentigo_steps(catalog, architecture, batch_size),
-    }
-    running = {name: start() for name, start in loops.items()}
-    seen: dict[str, list[float]] = {name: [] for name in loops}
+def serve(name: str, catalog: Catalog, architecture: str, batch_size: int, pipe: Connection) -> None:
+    """Child process: runs as many steps as it is told and answers with images per second."""
+    steps = LOOPS[name](catalog, architecture, batch_size)
+    while count := pipe.recv():
+        start_s = time.perf_counter()
+        for _ in range(count):
+            next(steps)
+        pipe.send(count * batch_size / (time.perf_counter() - start_s))
+
+
+def compare(catalog: Catalog, architecture: str, batch_size: int, images: int, rounds: int) -> dict[str, Any]:
+    """Alternating rounds of every loop over about `images` images; a short first round warms up and does not count."""
+    context = multiprocessing.get_context("spawn")
+    pipes: dict[str, Connection] = {}
+    for name in LOOPS:
+        pipes[name], theirs = context.Pipe()
+        context.Process(target=serve, args=(name, catalog, architecture, batch_size, theirs)).start()
+    seen: dict[str, list[float]] = {name: [] for name in LOOPS}
     for round_number in range(rounds + 1):
-        for name, iterator in running.items():
-            rate = images_per_second(iterator, steps if round_number else 2, batch_size)
+        for name, pipe in pipes.items():
+            pipe.send(max(3, images // batch_size) if round_number else 3)
+            rate = pipe.recv()
             if round_number:
                 seen[name].append(round(rate, 2))
-    lentigo = statistics.median(seen["lentigo"])
-    return {
-        "architecture": architecture,
-        "batch_size": batch_size,
-        "images_per_s": seen,
-        "ratio_to_plain": round(lentigo / statistics.median(seen["plain"]), 2),
-        "ratio_to_plain_2_workers": round(lentigo / statistics.median(seen["plain_2_workers"]), 2),
-    }
+    for pipe in pipes.values():
+        pipe.send(0)
+    medians = {name: statistics.median(rates) for name, rates in seen.items()}
+    ratios = {f"ratio_to_{name}": round(medians["lentigo"] / medians[name], 2) for name in LOOPS if name != "lentigo"}
+    return {"architecture": architecture, "batch_size": batch_size, "images_per_s": seen} | ratios
 
 
 def main() -> None:
     """Parse, run, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="HAM10000-style CSV; default: 320 drawn images of 300x300")
-    parser.add_argument("--steps", type=int, default=12, help="steps a round")
+    parser.add_argument("--images", type=int, default=192, help="images a round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[8, 32])
     parser.add_argument("--out", type=Path)
@@ -145,7 +160,7 @@ def main() -> None:
         rows = [row for row in catalog if row.split in ("", "train")][:320]
         catalog = Catalog(tuple(_as_train(row) for row in rows), catalog.name, catalog.synthetic)
         found = [
-            compare(catalog, architecture, batch_size, arguments.steps, arguments.rounds)
+            compare(catalog, architecture, batch_size, arguments.images, arguments.rounds)
             for architecture in RECIPES
             for batch_size in arguments.batch_sizes
         ]
@@ -153,7 +168,7 @@ def main() -> None:
     kept = {name: facts[name] for name in ("commit", "python", "cpu", "cores", "packages")}
     result = {
         "images": f"{len(catalog)} of {catalog.name}",
-        "steps": arguments.steps,
+        "images_a_round": arguments.images,
         "comparisons": found,
     } | kept
     text = json.dumps(result, indent=2)
@@ -162,9 +177,7 @@ def main() -> None:
         arguments.out.write_text(text + "\n", encoding="utf-8")
 
 
-def _as_train(row: Any) -> Any:
-    from dataclasses import replace
-
+def _as_train(row: Row) -> Row:
     return replace(row, split="train", lesion_id=row.image_id, primary=True)
 
 

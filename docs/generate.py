@@ -58,9 +58,9 @@ def _commands(command, path: str) -> list[str]:  # type: ignore[no-untyped-def]
         for parameter in options:
             is_argument = parameter.param_type_name == "argument"
             name = parameter.name.upper() if is_argument else ", ".join([*parameter.opts, *parameter.secondary_opts])
-            default = (
-                "" if parameter.default in (None, False, ()) or parameter.required else f" Default {parameter.default}."
-            )
+            value = parameter.default
+            unset = parameter.required or value is None or value is False or value in ("", ())
+            default = "" if unset else f" Default {value}."
             lines.append(f"| `{name}` | {getattr(parameter, 'help', None) or ''}{default} |")
         lines.append("")
     return lines
@@ -83,14 +83,17 @@ def results_table() -> str:
             cells += [_estimate(judgement["metrics"][name]) for name in COLUMNS]
             cells += [
                 str(judgement["n_images"]),
-                f"{result['elapsed_s'] / 60:.0f} min, {result['machine']['cores']} cores",
+                f"{(result['elapsed_s'] or 0) / 60:.0f} min, {result['machine']['cores']} cores",
             ]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def _estimate(estimate: dict[str, Any]) -> str:
-    return f"{estimate['value']:.3f} [{estimate['ci_low']:.3f}, {estimate['ci_high']:.3f}]"
+    if estimate["value"] is None:
+        return "undefined"
+    bounds = "" if estimate["ci_low"] is None else f" [{estimate['ci_low']:.3f}, {estimate['ci_high']:.3f}]"
+    return f"{estimate['value']:.3f}{bounds}"
 
 
 def readme_with_results(text: str) -> str:

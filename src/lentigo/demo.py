@@ -69,7 +69,7 @@ def run_demo(folder: Path, *, num_images: int, epochs: int, seed: int, listen: L
     catalog = load_catalog(split)
     config = load_recipe(RECIPE, [f"training.epochs={epochs}", f"training.seed={seed}"])
     show_data(catalog, config, folder / "figures", "png", seed)
-    run, _ = start_run(
+    run, outcome = start_run(
         config,
         catalog,
         root=folder / "runs",
@@ -78,5 +78,8 @@ def run_demo(folder: Path, *, num_images: int, epochs: int, seed: int, listen: L
         score=epoch_scores,
         listen=listen,
     )
+    if not outcome.finished:
+        listen(Message(f"stopped; saved. Continue: lentigo train --resume {run.path}"))
+        raise KeyboardInterrupt
     judgement = evaluate_run(run, "val")
     return DemoOutcome(run, judgement, time.perf_counter() - started_s)

@@ -16,7 +16,6 @@ EXTRAS = {
         "lightning_fabric",
         "safetensors",
         "pyarrow",
-        "sklearn",
         "matplotlib",
         "psutil",
     ),

@@ -592,12 +592,17 @@ def head_only_too_long(place: Place) -> list[object]:
     return place.train("--set", "optimizer.head_only_epochs=1")
 
 
+@case(2, "the class imbalance would be corrected twice", "Correct them")
+def sampler_and_class_weights(place: Place) -> list[object]:
+    return place.train("--set", "training.sampler=inverse", "--set", "loss.class_weights=inverse")
+
+
 @case(2, "mixup and cutmix need loss.kind = cross_entropy", "Correct them")
 def mixup_with_focal(place: Place) -> list[object]:
     return place.train("--set", "loss.kind=focal", "--set", "regularization.mixup_alpha=0.2")
 
 
-@case(2, "train_splits takes train and extra only", "found")
+@case(2, "Input should be 'train' or 'extra', found 'val'", "Correct them")
 def val_in_train_splits(place: Place) -> list[object]:
     return place.train("--set", 'data.train_splits=["train","val"]')
 

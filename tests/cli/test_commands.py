@@ -20,6 +20,7 @@ import pytest
 from lentigo import __version__
 from lentigo.cli import console
 from lentigo.core.taxonomy import CLASS_CODES
+from lentigo.data.synthetic import SYNTHETIC_NOTICE
 from lentigo.training.events import EpochDone, Event, Listener, StepDone
 
 Command = Callable[..., Any]
@@ -81,7 +82,8 @@ def test_check_with_errors_exits_3(lentigo: Command, split: Path, tmp_path: Path
     assert said.code == 3
     assert [found["kind"] for found in said.json["findings"] if found["severity"] == "error"] == ["missing-file"]
     told = lentigo("data", "check", table)
-    assert (told.code, told.err) == (3, "")
+    assert told.code == 3
+    assert told.err.splitlines() == [f"{SYNTHETIC_NOTICE} The numbers say nothing about real lesions."]
     assert "missing-file" in told.out
     assert "--images" in told.out
 
@@ -145,10 +147,12 @@ def test_train_in_a_pipe(lentigo: Command, split: Path, tiny: tuple[str, ...], t
     assert said.code == 0, said.err
     lines = said.err.splitlines()
     assert [line[:10] for line in lines if line.startswith("epoch ")] == ["epoch 1/2 ", "epoch 2/2 "]
-    assert lines[0] == "weights: random start"
+    assert lines[0].startswith("training on ")
+    assert lines[0].endswith("drawn images, not patients")
+    assert lines[1] == "weights: random start"
     assert lines[-2].startswith("finished (done), best epoch ")
     assert lines[-1] == "run: runs/new    next: lentigo evaluate runs/new --split val"
-    assert len(lines) == 5, lines
+    assert len(lines) == 6, lines
     assert "\x1b" not in said.err
     assert "\r" not in said.err
     assert said.json["run"] == "runs/new"
@@ -160,7 +164,7 @@ def test_train_in_a_pipe(lentigo: Command, split: Path, tiny: tuple[str, ...], t
 
 
 def test_train_repeats_a_run_from_its_config(lentigo: Command, split: Path, trained: Path, tmp_path: Path) -> None:
-    said = lentigo("train", split, "--config", trained / "config.toml", "--accelerator", "cpu", "--name", "b")
+    said = lentigo("train", "--config", trained / "config.toml", "--accelerator", "cpu", "--name", "b")
     assert said.code == 0, said.err
     assert (tmp_path / "runs/b/config.toml").read_text() == (trained / "config.toml").read_text()
     weights = "checkpoints/best.safetensors"

@@ -19,7 +19,7 @@ def test_every_key_has_a_type_a_default_and_a_description() -> None:
     assert [key for key, (kind, _, text) in keys.items() if not kind or not text.strip()] == []
     assert keys["training.epochs"] == ("integer >= 1, <= 10000", "8", "passes over the training set")
     assert keys["training.precision"][0] == "auto | 32 | bf16 | 16"
-    assert keys["data.train_splits"][0] == "list of train | val | test | extra"
+    assert keys["data.train_splits"][0] == "list of train | extra"
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -63,7 +63,7 @@ def test_paper_recipes_hold_the_values_of_the_report(name: str, architecture: st
             "regularization": {"ema_decay": 0, "mixup_alpha": 0, "cutmix_alpha": 0},
             "training": {
                 "epochs": 25, "batch_size": 8, "sampler": "inverse", "selection_metric": "accuracy",
-                "early_stop_epochs": 0, "time_limit_min": 0,
+                "early_stop_epochs": 0, "time_limit_min": 0, "precision": "32",
             },
         }
     ).model_dump(exclude={"about"})  # fmt: skip
@@ -108,8 +108,8 @@ def test_overrides_take_toml_types_and_bare_words() -> None:
         ("regularization.ema_decay=1", r"regularization\.ema_decay: .*less than 1"),
         ("preprocess.resize_steps_px=[]", r"preprocess\.resize_steps_px"),
         ("preprocess.color_mode=grey", r"'gray' or 'rgb'.*'grey'"),
-        ("data.train_splits=['train','val']", "train and extra only"),
-        ("data.train_splits=[]", "train and extra only"),
+        ("data.train_splits=['train','val']", "Input should be 'train' or 'extra'"),
+        ("data.train_splits=[]", "at least 1 item"),
         ("optimizer.head_only_epochs=8", "must be less than training.epochs"),
     ],
 )

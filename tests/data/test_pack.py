@@ -37,7 +37,7 @@ def catalog(tmp_path: Path) -> Catalog:
                 label=number % 7,
                 lesion_id=f"L{number // 2}",
                 has_lesion_id=number > 1,
-                patient_id=f"P{number % 3}",
+                patient_id=f"P{number}",
                 age_years=None if number == 0 else 10.0 * number,
                 sex="female" if number % 2 else "",
                 site="rücken",

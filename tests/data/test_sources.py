@@ -126,6 +126,8 @@ def test_synthetic_flag(tmp_path: Path) -> None:
     source = write_ham(tmp_path, "a,L1,mel,synthetic,45,male,back", "b,L2,nv,synthetic,45,male,back")
     assert load_catalog(source).synthetic
     write_ham(tmp_path, "a,L1,mel,synthetic,45,male,back", "b,L2,nv,histo,45,male,back")
+    assert load_catalog(source).synthetic, "one drawing makes a synthetic data set"
+    write_ham(tmp_path, "a,L1,mel,histo,45,male,back", "b,L2,nv,histo,45,male,back")
     assert not load_catalog(source).synthetic
 
 

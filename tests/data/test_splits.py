@@ -106,12 +106,6 @@ def test_groups_join_lesions() -> None:
     assert all(len(found) == 1 for found in splits.values())
 
 
-def test_folds_name_val_and_test() -> None:
-    catalog = make_catalog([(5, 1)] * 50)
-    assert Counter(r.split for r in split_catalog(catalog, folds=5)) == {"train": 30, "val": 10, "test": 10}
-    assert Counter(r.split for r in split_catalog(catalog, folds=2)) == {"train": 25, "val": 25}
-
-
 @pytest.mark.parametrize(
     ("fractions", "words"),
     [
@@ -129,10 +123,6 @@ def test_wrong_fractions_are_refused(fractions: dict[str, float], words: str) ->
 
 def test_other_wrong_arguments_are_refused() -> None:
     catalog = make_catalog([(5, 1)] * 9)
-    with pytest.raises(DataError, match="neither"):
-        split_catalog(catalog)
-    with pytest.raises(DataError, match="both"):
-        split_catalog(catalog, fractions=FRACTIONS, folds=3)
     with pytest.raises(DataError, match="at least 2 folds; found 1"):
         fold_assignment(catalog, 1, 0)
     with pytest.raises(DataError, match="found 9 groups"):

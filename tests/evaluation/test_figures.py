@@ -72,9 +72,15 @@ def test_global_matplotlib_state_is_untouched(tmp_path):
     assert dict(matplotlib.rcParams) == before
 
 
-def test_best_epoch_is_found_or_given(tmp_path):
-    assert "the best, 2)" in figures.curves(LOG, tmp_path / "a.svg").read_text()
-    assert "the best, 3)" in figures.curves(LOG, tmp_path / "b.svg", best_epoch=3).read_text()
+def test_the_kept_epoch_is_marked_with_its_reason(tmp_path):
+    marked = figures.curves(LOG, tmp_path / "b.svg", kept_epoch=3, selection_metric="macro_f1").read_text()
+    assert "dotted line: epoch 3, kept for its val macro F1" in marked
+    assert "dotted line" not in figures.curves(LOG, tmp_path / "a.svg").read_text()
+
+
+def test_figures_as_jpeg(tmp_path):
+    with Image.open(DRAW["image_grid"](tmp_path / "a.jpg")) as image:
+        assert image.format == "JPEG"
 
 
 def test_grid_takes_pil_and_gray_images(tmp_path):
@@ -93,7 +99,7 @@ def test_class_without_images_says_so(tmp_path):
         (lambda p: figures.curves([], p), DataError, "epoch"),
         (lambda p: figures.image_grid(images(2), ["a"], p), DataError, "2 images and 1 titles"),
         (lambda p: figures.image_grid([np.zeros((4, 4, 3))], ["a"], p), DataError, "float64"),
-        (lambda p: figures.curves(LOG, p.with_suffix(".pdf")), ConfigError, "svg or .png"),
+        (lambda p: figures.curves(LOG, p.with_suffix(".pdf")), ConfigError, ".svg, .png or .jpg"),
     ],
 )
 def test_wrong_input_is_refused(draw, error, message, tmp_path):

@@ -91,12 +91,13 @@ def full(tmp_path_factory):
             "curves": curves,
             "again": curves.read_text(),
             "confusion_val": confusion,
-            "batch_grid": grid,
+            "images": grid,
         },
         gallery=[(buffer.getvalue(), "mel", "nv", 0.93)],
         synthetic=True,
         test_looks=2,
-        notes=["Nobody checked the labels."],
+        kept_epoch=3,
+        selection_metric="balanced_accuracy",
     )
 
 
@@ -131,8 +132,8 @@ def test_page_answers_with_test_and_says_how_often_it_was_opened(full):
 def test_page_says_what_it_must(full):
     assert full.count(RESEARCH_NOTICE) == 2
     assert SYNTHETIC_BANNER[1:] in full
-    assert "Nobody checked the labels." in full
-    assert "Highest val balanced accuracy: 60.0%, at epoch 3 of 3." in full
+    assert "Dotted line: epoch 3, kept for its val balanced accuracy of 60.0%." in full
+    assert "not the same quantity" in full
     assert "✗ NV" in full
     assert "Always answering" in full
 
@@ -148,7 +149,6 @@ def test_strings_from_outside_are_escaped(tmp_path):
         tmp_path,
         title=EVIL,
         run_facts={EVIL: EVIL},
-        notes=[EVIL],
         judgements={EVIL: judged("val").model_copy(update={"split": EVIL})},
         gallery=[(b"", EVIL, EVIL, 0.5)],
     )

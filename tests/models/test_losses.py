@@ -27,9 +27,12 @@ def test_plain_cross_entropy() -> None:
 @pytest.mark.parametrize("strength", ["sqrt", "inverse"])
 def test_class_weights_and_smoothing(strength: str) -> None:
     weight = torch.from_numpy(class_weights(LABELS.numpy(), strength)).float()  # type: ignore[arg-type]
-    expected = functional.cross_entropy(LOGITS, TARGET, weight, label_smoothing=0.1)
-    found = build(class_weights=strength, label_smoothing=0.1)(LOGITS, TARGET)
+    expected = functional.cross_entropy(LOGITS, TARGET, weight, label_smoothing=0.1, reduction="sum") / len(TARGET)
+    loss = build(class_weights=strength, label_smoothing=0.1)
+    found = loss(LOGITS, TARGET)
     assert found.item() == pytest.approx(expected.item())
+    halves = (loss(LOGITS[:4], TARGET[:4]) + loss(LOGITS[4:], TARGET[4:])) / 2
+    assert halves.item() == pytest.approx(found.item()), "two processes would differ from one"
     assert found.item() != pytest.approx(build(label_smoothing=0.1)(LOGITS, TARGET).item())
 
 

@@ -66,7 +66,7 @@ def train(
     name: Annotated[str | None, typer.Option(help="Name of the run folder.")] = None,
     runs_dir: RunsDir = Path("runs"),
     resume: Annotated[Path | None, typer.Option(help="Continue this interrupted run.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print plan, memory and ETA; write nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print plan, memory and ETA; start no run.")] = False,
     time_limit: Annotated[str | None, typer.Option(help="Stop after 90s, 30m, 1h30m and keep the best.")] = None,
     accelerator: Annotated[
         str, typer.Option(help="auto, cpu, cuda or mps.", rich_help_panel=ACCELERATOR_PANEL)
@@ -83,11 +83,12 @@ def train(
 
     `lentigo train --resume runs/20260101-1200-mobilenet_v2-7f3a`
     """
-    console.require("torch", "train")
+    console.require_training()
     from lentigo.core.config import load_recipe
+    from lentigo.core.run_dir import RunDir
     from lentigo.data.sources import load_catalog
     from lentigo.evaluation.run_evaluation import epoch_scores
-    from lentigo.training.run import Devices, plan_run, resume_run, start_run
+    from lentigo.training.run import Devices, plan_run, read_catalog, resume_run, start_run
 
     if accelerator not in ("auto", "cpu", "cuda", "mps"):
         raise ConfigError(f"--accelerator takes auto, cpu, cuda or mps; found {accelerator!r}", "Pass one of these.")
@@ -103,7 +104,7 @@ def train(
             run, outcome = resume_run(resume, where=where, score=epoch_scores, listen=listen)
         _finish_training(run, outcome, as_json)
         return
-    if data is None:
+    if data is None and (config is None or not config.with_name("catalog.csv").is_file()):
         raise ConfigError("expected DATA (a CSV, folder, .npz or Parquet pack); found none", "lentigo train DATA")
     if recipe is not None and config is not None:
         raise ConfigError("expected --recipe or --config; found both", "Pass one of them.")
@@ -112,7 +113,11 @@ def train(
     changes += [f"training.seed={seed}"] if seed is not None else []
     changes += [f"training.time_limit_min={parse_minutes(time_limit)}"] if time_limit is not None else []
     resolved = load_recipe(str(config) if config is not None else recipe or "quick", changes)
-    catalog = load_catalog(data, images=images)
+    # Without data, --config repeats a run on that run's own rows.
+    if data is not None:
+        catalog = load_catalog(data, images=images)
+    elif config is not None:
+        catalog = read_catalog(RunDir.open(config.parent))
     with console.training_listener() as listen:
         if dry_run:
             plan = plan_run(resolved, catalog, where=where, score=epoch_scores, listen=listen)
@@ -121,9 +126,11 @@ def train(
                 resolved, catalog, root=runs_dir, name=name, where=where, score=epoch_scores, listen=listen
             )
     if dry_run:
+        if plan.rank:
+            return
         from dataclasses import asdict
 
-        facts = asdict(plan)
+        facts = {name: value for name, value in asdict(plan).items() if name != "rank"}
         console.result(facts, as_json, lambda: console.print_table(("plan", "value"), facts.items()))
         return
     _finish_training(run, outcome, as_json)
@@ -156,7 +163,7 @@ def evaluate(
 
     `lentigo evaluate runs/my-run --split test --json`
     """
-    console.require("torch", "train")
+    console.require_training()
     from lentigo.core.run_dir import RunDir
     from lentigo.evaluation.evaluate import classification_report
     from lentigo.evaluation.run_evaluation import evaluate_run
@@ -187,7 +194,7 @@ def report(
 
     `lentigo report runs/my-run --summary results/my-run.json --track rgb-3k`
     """
-    console.require("torch", "train")
+    console.require_training()
     from lentigo.core.run_dir import RunDir
     from lentigo.evaluation.run_evaluation import render_report
     from lentigo.evaluation.summary import write_summary
@@ -213,7 +220,7 @@ def runs(runs_dir: RunsDir = Path("runs"), as_json: JsonFlag = False) -> None:
         if not found:
             console.say(f"no runs in {runs_dir}; start one with `lentigo train` or `lentigo demo`")
             return
-        keys = ("run", "state", "epoch", "epochs", "best_epoch", "best_score", "message")
+        keys = ("run", "state", "epoch", "epochs", "best_epoch", "best_score", "synthetic", "message")
         console.print_table(keys, [[console.cell(facts.get(key)) for key in keys] for facts in found])
 
     console.result({"runs": found}, as_json, lines)
@@ -280,15 +287,15 @@ def doctor(as_json: JsonFlag = False) -> None:
 def demo(
     folder: Annotated[Path, typer.Argument(help="Where the drawn images and the run go.")] = Path("demo"),
     images: Annotated[int, typer.Option(min=140, help="Images drawn.")] = 900,
-    epochs: Annotated[int, typer.Option(min=1)] = 16,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 16,
+    seed: Annotated[int, typer.Option(min=0, help="Of drawing, split and training.")] = 0,
     as_json: JsonFlag = False,
 ) -> None:
     """The whole way once on drawn images: draw, split, train, judge, report. Offline, a few minutes.
 
     `lentigo demo`
     """
-    console.require("torch", "train")
+    console.require_training()
     from lentigo.demo import run_demo
 
     with console.training_listener() as listen:
@@ -297,8 +304,7 @@ def demo(
         console.print_json(outcome.as_dict())
     else:
         console.print_estimates(outcome.judgement)
-    console.say(f"These images are drawings: the numbers say nothing about real lesions. ({outcome.elapsed_s:.0f} s)")
-    console.say(f"report: {outcome.report}")
+    console.say(f"{outcome.elapsed_s:.0f} s    report: {outcome.report}")
 
 
 def _fail(error: LentigoError) -> NoReturn:
@@ -329,7 +335,16 @@ def main() -> None:
                 "Check the path, its permissions and the free space.",
             )
         )
-    except Exception:
+    except Exception as error:
+        if (
+            isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+        ):  # torch's, without importing it
+            _fail(
+                ConfigError(
+                    f"out of memory: {str(error).partition('.')[0]}",
+                    "Lower training.batch_size or data.cache_limit_mb; `lentigo train --dry-run` shows what is needed.",
+                )
+            )
         traceback.print_exc()
         console.say("This is a bug in Lentigo; please report it with the lines above.")
         sys.exit(ExitCode.BUG)

@@ -139,13 +139,24 @@ def print_estimates(judgement: Judgement) -> None:
         for name, e in judgement.metrics.items()
     ]
     print_table(("metric", "value", "95% interval", "n"), rows, title=f"{judgement.split}: {judgement.interval}")
+    if judgement.synthetic:
+        say_synthetic()
 
 
-def require(module: str, extra: str) -> None:
-    """Raise MissingExtraError where a command's package is not installed, before anything is done."""
+def say_synthetic() -> None:
+    """The notice that every result from drawn images carries."""
+    from lentigo.data.synthetic import SYNTHETIC_NOTICE
+
+    say(f"{SYNTHETIC_NOTICE} The numbers say nothing about real lesions.")
+
+
+def require_training() -> None:
+    """Raise MissingExtraError where any package of the training tier is missing, before anything is done."""
     from importlib.util import find_spec
 
     from lentigo.core.errors import MissingExtraError
+    from lentigo.doctor import EXTRAS
 
-    if find_spec(module) is None:
-        raise MissingExtraError(module, extra)
+    for module in EXTRAS["train"]:
+        if find_spec(module) is None:
+            raise MissingExtraError(module, "train")

@@ -53,6 +53,8 @@ def check(
     def lines() -> None:
         counts = "  ".join(f"{code.upper()} {count}" for code, count in found.class_counts.items())
         print(f"{found.image_count} images, {found.lesion_count} lesions: {counts}")
+        if found.synthetic:
+            console.say_synthetic()
         if not found.findings:
             print("No problems found.")
             return
@@ -72,7 +74,7 @@ def split(
     out: Annotated[Path, typer.Option(help="The table with splits (CSV); with --folds, one file a fold.")],
     fractions: Annotated[str | None, typer.Option(help="Shares, such as train=0.7,val=0.15,test=0.15.")] = None,
     folds: Annotated[int | None, typer.Option(help="k folds instead of fractions.")] = None,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same result.")] = 0,
     images: Images = None,
     near_duplicates: NearDuplicates = True,
     allow_missing_classes: Annotated[
@@ -115,6 +117,8 @@ def split(
             [(name, sum(counts.values()), *counts.values()) for name, counts in facts["counts"].items()],
         )
         print(f"{facts['n_lesions']} lesions, {facts['merged_groups']} groups after merging near-duplicates")
+        if made.catalogs[0].synthetic:
+            console.say_synthetic()
 
     console.result(facts, as_json, lines)
     console.say(f"written: {', '.join(facts['files'])}    next: lentigo train {facts['files'][0]}")
@@ -124,7 +128,7 @@ def split(
 def synth(
     folder: Annotated[Path, typer.Argument(help="New folder for images and synthetic.csv.")],
     images: Annotated[int, typer.Option(min=1, help="How many.")] = 1000,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same result.")] = 0,
     size_px: Annotated[int, typer.Option(help="Side of the square images.")] = 300,
     as_json: JsonFlag = False,
 ) -> None:
@@ -185,7 +189,7 @@ def show(
     out: Annotated[Path, typer.Option(help="Folder for the figures.")] = Path("figures"),
     recipe: Annotated[str, typer.Option(help="Recipe whose preprocessing and augmentation are shown.")] = "paper-v2",
     format: Annotated[str, typer.Option("--format", help="png or svg.")] = "png",
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same result.")] = 0,
     images: Images = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -193,8 +197,7 @@ def show(
 
     `lentigo data show ham10000.csv --out figures`
     """
-    console.require("matplotlib", "train")
-    console.require("torch", "train")
+    console.require_training()
     from lentigo.core.config import load_recipe
     from lentigo.data.sources import load_catalog
     from lentigo.evaluation.show_data import show_data

@@ -21,7 +21,11 @@ from lentigo.core.errors import ConfigError
 Fraction = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 Strength = Literal["none", "sqrt", "inverse"]
-SplitName = Literal["train", "val", "test", "extra"]
+TrainSplit = Literal["train", "extra"]
+
+
+NO_CHANGE = {"model.weights", "training.seed", "training.time_limit_min", "training.checkpoint_min"}
+"""Keys that every user sets and that records name on their own: setting them leaves a recipe what it is."""
 
 
 class Section(BaseModel):
@@ -37,12 +41,15 @@ class About(Section):
     source: str = Field("", description="where its settings come from")
     cost: str = Field("", description="time on a named machine")
     expected: str = Field("", description="expected validation score, and on what")
+    changes: tuple[str, ...] = Field((), description="keys that were changed by --set; filled in by the program")
 
 
 class DataConfig(Section):
     """Which rows are trained on and how images are kept at hand."""
 
-    train_splits: tuple[SplitName, ...] = Field(("train",), description="splits trained on; never val or test")
+    train_splits: Annotated[tuple[TrainSplit, ...], Field(min_length=1)] = Field(
+        ("train",), description="splits trained on; never val or test"
+    )
     include_repeats: bool = Field(False, description="also use repeat photographs of a lesion (primary = 0)")
     cache: Literal["auto", "memory", "disk", "none"] = Field(
         "auto", description="where decoded images are kept: auto takes memory, then disk, as the limit allows"
@@ -51,12 +58,6 @@ class DataConfig(Section):
     num_workers: Annotated[int, Field(ge=-1, le=64)] = Field(
         -1, description="loader processes; -1: none on a CPU (the cores train), up to 8 beside a GPU"
     )
-
-    @model_validator(mode="after")
-    def _train_only(self) -> DataConfig:
-        if not self.train_splits or not set(self.train_splits) <= {"train", "extra"}:
-            raise ValueError("train_splits takes train and extra only")
-        return self
 
 
 class PreprocessConfig(Section):
@@ -174,6 +175,12 @@ class Config(Section):
     def _consistent(self) -> Config:
         if self.loss.kind != "cross_entropy" and (self.regularization.mixup_alpha or self.regularization.cutmix_alpha):
             raise ValueError("mixup and cutmix need loss.kind = cross_entropy")
+        balanced = (self.training.sampler, self.loss.class_weights, self.loss.kind == "logit_adjusted")
+        if balanced[:2] == ("inverse", "inverse") or (balanced[2] and balanced[:2] != ("none", "none")):
+            raise ValueError(
+                "the class imbalance would be corrected twice: use one of training.sampler, loss.class_weights and "
+                "loss.kind = logit_adjusted at full strength"
+            )
         if self.optimizer.head_only_epochs >= self.training.epochs:
             raise ValueError("optimizer.head_only_epochs must be less than training.epochs")
         return self
@@ -215,6 +222,7 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Config:
         raise ConfigError(f"{name_or_path} is not valid TOML: {error}", "Correct that line.") from None
     for override in overrides:
         _apply_override(values, override)
+    _note_changes(values, overrides)
     return parse_config(values, name_or_path)
 
 
@@ -280,6 +288,14 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
     if not isinstance(target, dict):
         raise ConfigError(f"[{section}] must be a table; found {target!r}", f"Write a section [{section}].")
     target[name] = value
+
+
+def _note_changes(values: dict[str, Any], overrides: Sequence[str]) -> None:
+    """A changed recipe says so wherever its name is shown."""
+    keys = {override.partition("=")[0].strip() for override in overrides} - NO_CHANGE
+    about = values.get("about", {})
+    if keys and isinstance(about, dict) and isinstance(known := about.get("changes", []), list):
+        values["about"] = about | {"changes": sorted({*known, *keys})}
 
 
 def _did_you_mean(key: str) -> str:

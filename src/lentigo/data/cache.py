@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from lentigo import __version__
 from lentigo.core.config import DataConfig
 from lentigo.core.errors import DataError, first_five
 from lentigo.data.catalog import Catalog
@@ -47,15 +48,20 @@ def open_images(
     preprocess: Preprocess,
     config: DataConfig,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    *,
+    limit_bytes: int | None = None,
 ) -> ImageSource:
     """Decode every image once, into memory or a memory-mapped file in the user's cache folder.
+
+    `limit_bytes` is what is left of `data.cache_limit_mb` where several sources share it.
 
     Raises:
         DataError: naming all images that cannot be read, before any training.
     """
     shape = _image_shape(preprocess)
     image_bytes = int(np.prod(shape))
-    count = 0 if config.cache == "none" else min(len(catalog), config.cache_limit_mb * 2**20 // image_bytes)
+    limit_bytes = config.cache_limit_mb * 2**20 if limit_bytes is None else limit_bytes
+    count = 0 if config.cache == "none" else min(len(catalog), max(0, limit_bytes) // image_bytes)
     size = (count, *shape)
     kind = config.cache
     if kind == "auto":
@@ -89,7 +95,8 @@ def _image_shape(preprocess: Preprocess) -> tuple[int, ...]:
 
 
 def _cache_key(catalog: Catalog, preprocess: Preprocess, count: int) -> str:
-    digest = hashlib.sha256(f"{preprocess.model_dump_json()} {count}".encode())
+    first_step = preprocess.model_dump_json(include={"color_mode", "resize_rule", "interpolation"})
+    digest = hashlib.sha256(f"{__version__} {first_step} {preprocess.resize_steps_px[0]} {count}".encode())
     for row in catalog.rows[:count]:
         # A missing file has no facts; decoding names it, with all the others.
         facts = row.path.stat() if row.path.is_file() else None

@@ -7,7 +7,7 @@ import hashlib
 import io
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -28,7 +28,8 @@ class Row:
 
     `path` is the file; `member` names the image inside a container (an `.npz` array and index, a row of a
     Parquet pack) and is empty for plain files. `lesion_id` is never empty: a source without lesion ids gives
-    every image its own and leaves `has_lesion_id` false. `split` is empty until a split is made.
+    every image its own and leaves `has_lesion_id` false. `group_id` names what a split kept together: lesions merged
+    by near-duplicates or patient. `split` and `group_id` are empty until a split is made.
     """
 
     image_id: str
@@ -38,6 +39,7 @@ class Row:
     member: str = ""
     has_lesion_id: bool = True
     patient_id: str = ""
+    group_id: str = ""
     age_years: float | None = None
     sex: str = ""
     site: str = ""
@@ -59,7 +61,7 @@ _COLUMNS = tuple(field.name for field in fields(Row))
 
 @dataclass(frozen=True)
 class Catalog:
-    """An immutable table of images. `synthetic` marks drawings, and every surface repeats it."""
+    """An immutable table of images. `synthetic` says that some are drawings, and every surface repeats it."""
 
     rows: tuple[Row, ...]
     name: str = "catalog"
@@ -91,20 +93,17 @@ class Catalog:
         return self.filter(lambda row: row.split in names)
 
     def check_disjoint(self) -> None:
-        """Raise DataError where one lesion has images in two of train, val and test.
+        """Raise DataError where a lesion, patient or near-duplicate group has images in two of train, val and test.
 
         `extra` counts as training data. Every path into training and evaluation calls this.
         """
-        splits_of: dict[str, set[str]] = defaultdict(set)
-        for row in self.rows:
-            if row.split:
-                splits_of[row.lesion_id].add("train" if row.split == "extra" else row.split)
-        leaking = [f"{lesion} in {'+'.join(sorted(splits))}" for lesion, splits in splits_of.items() if len(splits) > 1]
-        if leaking:
-            raise DataError(
-                f"{len(leaking)} lesions have images in more than one split: {first_five(leaking)}",
-                "Make a lesion-disjoint split with `lentigo data split`.",
-            )
+        for kind, column in (("lesions", "lesion_id"), ("patients", "patient_id"), ("groups", "group_id")):
+            torn = torn_groups((getattr(row, column), row.split) for row in self.rows)
+            if torn:
+                raise DataError(
+                    f"{len(torn)} {kind} have images in more than one split: {first_five(torn)}",
+                    "Make a lesion-disjoint split with `lentigo data split`.",
+                )
 
     def to_csv(self, path: Path) -> Path:
         """Write every column; image paths are absolute."""
@@ -127,11 +126,26 @@ class Catalog:
 
     @property
     def sha256(self) -> str:
-        """Digest over id, lesion, label and split of every row; independent of where the files lie."""
+        """Digest over all that decides who is trained and judged; independent of where the files lie."""
         digest = hashlib.sha256()
         for row in self.rows:
-            digest.update(f"{row.image_id}\t{row.lesion_id}\t{row.label}\t{row.split}\n".encode())
+            facts = (row.image_id, row.lesion_id, row.label, row.split, int(row.primary))
+            digest.update("\t".join(map(str, facts)).encode() + b"\n")
         return digest.hexdigest()
+
+
+def side(split: str) -> str:
+    """The side of a split on which an image stands: `extra` is training data."""
+    return "train" if split == "extra" else split
+
+
+def torn_groups(members: Iterable[tuple[str, str]]) -> list[str]:
+    """Groups with images on more than one side, as `name in test+train`; empty names and splits do not count."""
+    sides: dict[str, set[str]] = defaultdict(set)
+    for group, split in members:
+        if group and split:
+            sides[group].add(side(split))
+    return sorted(f"{group} in {'+'.join(sorted(found))}" for group, found in sides.items() if len(found) > 1)
 
 
 def is_catalog_header(header: Sequence[str]) -> bool:
@@ -165,7 +179,7 @@ def read_catalog_csv(path: Path) -> Catalog:
             f"{path}: {len(problems)} malformed rows: {first_five(problems)}",
             "Write the table again with `lentigo data split`.",
         )
-    return Catalog(tuple(rows), path.stem, synthetic=bool(rows) and all(r.dx_type == "synthetic" for r in rows))
+    return Catalog(tuple(rows), path.stem, synthetic=any(row.dx_type == "synthetic" for row in rows))
 
 
 def _parse_record(record: dict[str, str]) -> Row | None:
@@ -189,6 +203,7 @@ def _parse_record(record: dict[str, str]) -> Row | None:
         member=record["member"],
         has_lesion_id=record["has_lesion_id"] == "1",
         patient_id=record["patient_id"],
+        group_id=record["group_id"],
         age_years=age_years,
         sex=record["sex"],
         site=record["site"],

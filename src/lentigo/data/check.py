@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lentigo.core.taxonomy import CLASS_CODES
-from lentigo.data.catalog import SPLITS, Catalog, Row
+from lentigo.data.catalog import SPLITS, Catalog, Row, side, torn_groups
 from lentigo.data.duplicates import DuplicatePair, near_duplicate_pairs
 from lentigo.data.fingerprints import Fingerprint, fingerprint
 from lentigo.data.sources import SourceProblem, scan_source
@@ -72,6 +72,10 @@ _TEXTS = {
         "images have no lesion id, so each counts as its own lesion",
         "Add lesion ids; otherwise photographs of one lesion can lie in two splits.",
     ),
+    "synthetic-mixed": (
+        "images are drawings, the others are not",
+        "Keep drawings out of data sets of patients; no result of such a mixture means anything.",
+    ),
     "tiny-image": (f"images have a side under {TINY_IMAGE_PX} px", "Use the originals where they exist."),
     "grayscale-mixed": (
         "images are grayscale, the others are coloured",
@@ -101,6 +105,7 @@ class CheckReport:
     lesion_count: int
     class_counts: dict[str, int]
     split_class_counts: dict[str, dict[str, int]]
+    synthetic: bool
     findings: tuple[Finding, ...]
     pairs: tuple[DuplicatePair, ...]
     near_duplicates_searched: bool
@@ -148,6 +153,7 @@ def check_source(
         image_count=len(catalog),
         lesion_count=len({row.lesion_id for row in catalog}),
         class_counts=_class_counts(catalog),
+        synthetic=catalog.synthetic,
         split_class_counts={name or "none": _class_counts(catalog.split(name)) for name in splits},
         findings=tuple(sorted(findings, key=lambda finding: _ORDER.index(finding.severity))),
         pairs=tuple(pairs),
@@ -201,11 +207,9 @@ def _image_findings(rows: Sequence[Row], prints: Sequence[Fingerprint]) -> list[
 
 def _label_findings(catalog: Catalog) -> list[Finding]:
     labels_of: dict[str, set[int]] = defaultdict(set)
-    splits_of: dict[str, set[str]] = defaultdict(set)
     for row in catalog:
         labels_of[row.lesion_id].add(row.label)
-        if row.split:
-            splits_of[row.lesion_id].add(_side(row))
+    drawn = [row.image_id for row in catalog if row.dx_type == "synthetic"]
     lesions = Counter(label for labels in labels_of.values() for label in labels)
     return [
         *_findings(
@@ -218,8 +222,9 @@ def _label_findings(catalog: Catalog) -> list[Finding]:
         ),
         *_findings(
             "lesion-across-splits",
-            (f"{name} in {'+'.join(sorted(sides))}" for name, sides in splits_of.items() if len(sides) > 1),
+            torn_groups((row.lesion_id, row.split) for row in catalog),
         ),
+        *_findings("synthetic-mixed", drawn if len(drawn) < len(catalog) else []),
         *_findings(
             "tiny-class",
             (f"{code} ({lesions[i]})" for i, code in enumerate(CLASS_CODES) if lesions[i] < FEW_LESIONS),
@@ -228,18 +233,13 @@ def _label_findings(catalog: Catalog) -> list[Finding]:
     ]
 
 
-def _side(row: Row) -> str:
-    """The split, with `extra` as the training data that it is."""
-    return "train" if row.split == "extra" else row.split
-
-
 def _duplicate_findings(catalog: Catalog, pairs: Sequence[DuplicatePair]) -> list[Finding]:
     row_of = {row.image_id: row for row in catalog}
     by_kind: dict[str, list[str]] = defaultdict(list)
     serious: set[str] = set()
     for pair in pairs:
         first, second = row_of[pair.first], row_of[pair.second]
-        across = bool(first.split and second.split) and _side(first) != _side(second)
+        across = bool(first.split and second.split) and side(first.split) != side(second.split)
         labels_differ = first.label != second.label
         if pair.exact:
             kind = "identical-bytes"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from lentigo.core.errors import ConfigError, DataError
 from lentigo.core.taxonomy import CLASS_CODES
 from lentigo.data.catalog import Catalog
-from lentigo.data.duplicates import fingerprint, merge_groups, near_duplicate_pairs
+from lentigo.data.duplicates import Fingerprint, fingerprint, merge_groups, near_duplicate_pairs
 from lentigo.data.sources import load_catalog
 from lentigo.data.splits import check_fractions, check_group_disjoint, fold_assignment, split_catalog
 
@@ -72,11 +72,14 @@ def make_splits(
     if existing and not force:
         raise DataError(f"{', '.join(existing)} exists already", "Choose another --out, or replace it with --force.")
     catalog = load_catalog(source, images=images)
-    groups = {row.image_id: row.lesion_id for row in catalog}
     if near_duplicates:
         fingerprints = fingerprint(catalog.rows, threads=os.cpu_count() or 1, progress=progress)
         groups = merge_groups(catalog, near_duplicate_pairs(fingerprints))
-    if folds is None:
+        catalog = _with_file_facts(catalog, fingerprints)
+    else:
+        groups = merge_groups(catalog, ())
+    catalog = replace(catalog, rows=tuple(replace(row, group_id=groups[row.image_id]) for row in catalog))
+    if fractions is not None:
         catalogs = [
             split_catalog(
                 catalog,
@@ -87,12 +90,21 @@ def make_splits(
             )
         ]
     else:
+        assert folds is not None
         fold = fold_assignment(catalog, folds, seed, groups, allow_missing_classes=allow_missing_classes)
         catalogs = [_with_fold_as_val(catalog, fold, held_out) for held_out in range(folds)]
     for part, file in zip(catalogs, files, strict=True):
         check_group_disjoint(part, groups)
         part.to_csv(file)
     return MadeSplits(tuple(catalogs), tuple(files), len(set(groups.values())))
+
+
+def _with_file_facts(catalog: Catalog, fingerprints: Sequence[Fingerprint]) -> Catalog:
+    rows = (
+        replace(row, sha256=item.sha256, width=item.width, height=item.height)
+        for row, item in zip(catalog.rows, fingerprints, strict=True)
+    )
+    return replace(catalog, rows=tuple(rows))
 
 
 def _with_fold_as_val(catalog: Catalog, fold: NDArray[np.int64], held_out: int) -> Catalog:

@@ -83,7 +83,7 @@ class RowCollector:
     def catalog(self, name: str, *, mark_primary: bool) -> Catalog:
         """The good rows; `mark_primary` makes the first image of each lesion its primary one."""
         rows = _with_first_primary(self.rows) if mark_primary else self.rows
-        synthetic = bool(rows) and all(row.dx_type == "synthetic" for row in rows)
+        synthetic = any(row.dx_type == "synthetic" for row in rows)
         return Catalog(tuple(rows), name, synthetic)
 
 

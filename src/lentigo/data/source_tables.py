@@ -122,6 +122,7 @@ def _scan_ham(table: Table, finder: ImageFinder, out: RowCollector) -> Catalog:
                 label=label,
                 lesion_id=cells["lesion_id"] or image_id,
                 has_lesion_id=bool(cells["lesion_id"]),
+                patient_id=known(cells.get("patient_id", "")),
                 age_years=age_years,
                 sex=known(cells.get("sex", "")),
                 site=known(cells.get("localization", "")),

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from lentigo.core.errors import DataError, first_five
 from lentigo.core.taxonomy import CLASS_CODES, NUM_CLASSES
-from lentigo.data.catalog import Catalog
+from lentigo.data.catalog import Catalog, torn_groups
 
 SPLIT_NAMES = ("train", "val", "test")
 _SUM_TOLERANCE = 1e-6
@@ -37,37 +37,23 @@ class _Groups:
 def split_catalog(
     catalog: Catalog,
     *,
-    fractions: Mapping[str, float] | None = None,
-    folds: int | None = None,
+    fractions: Mapping[str, float],
     seed: int = 0,
     groups: Mapping[str, str] | None = None,
     allow_missing_classes: bool = False,
 ) -> Catalog:
     """The same rows with a new `split`, every group of images whole in one of them.
 
-    Give either `fractions` of the images by name (train, val, test; sum 1), or `folds`, which makes 1/folds
-    test (of three or more), 1/folds val, and the rest train. `groups` maps image_id to a group, as
+    `fractions` are shares of the images by name (train, val, test; sum 1). `groups` maps image_id to a group, as
     `merge_groups` makes it; without it a group is a lesion. The result depends on the ids, not on row order.
 
     Raises:
-        DataError: for impossible fractions or folds, rows without a group, groups that part a lesion, and
+        DataError: for impossible fractions, rows without a group, groups that part a lesion, and
             classes that would be absent from a split unless `allow_missing_classes`.
     """
-    if (fractions is None) == (folds is None):
-        raise DataError(
-            "a split needs either fractions or folds; found " + ("neither" if fractions is None else "both"),
-            "Pass for example fractions train=0.7, val=0.15, test=0.15, or folds=5.",
-        )
-    if fractions is None:
-        assert folds is not None
-        assigned = fold_assignment(catalog, folds, seed, groups, allow_missing_classes=allow_missing_classes)
-        names = ["val" if fold == 0 else "train" for fold in range(folds)]
-        if folds > 2:
-            names[1] = "test"
-    else:
-        names = check_fractions(fractions)
-        shares = np.array([fractions[name] for name in names])
-        assigned = _assign(catalog, shares / shares.sum(), names, seed, groups, allow_missing_classes)
+    names = check_fractions(fractions)
+    shares = np.array([fractions[name] for name in names])
+    assigned = _assign(catalog, shares / shares.sum(), names, seed, groups, allow_missing_classes)
     rows = tuple(replace(row, split=names[part]) for row, part in zip(catalog.rows, assigned, strict=True))
     result = replace(catalog, rows=rows)
     check_group_disjoint(result, groups)
@@ -99,14 +85,11 @@ def check_group_disjoint(catalog: Catalog, groups: Mapping[str, str] | None = No
     Raises:
         DataError: where a group has images in two of train, val and test, or a row has no group.
     """
-    splits_of: dict[str, set[str]] = defaultdict(set)
-    for row, group in zip(catalog.rows, _group_names(catalog, groups), strict=True):
-        if row.split:
-            splits_of[group].add("train" if row.split == "extra" else row.split)
-    torn = [f"{group} in {'+'.join(sorted(found))}" for group, found in splits_of.items() if len(found) > 1]
+    names = _group_names(catalog, groups)
+    torn = torn_groups((group, row.split) for row, group in zip(catalog.rows, names, strict=True))
     if torn:
         raise DataError(
-            f"{len(torn)} groups have images in more than one split: {first_five(sorted(torn))}",
+            f"{len(torn)} groups have images in more than one split: {first_five(torn)}",
             "Make a new split with `lentigo data split`.",
         )
 

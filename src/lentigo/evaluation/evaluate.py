@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from lentigo.core.errors import DataError, first_five
 from lentigo.core.predictions import Predictions
 from lentigo.core.taxonomy import CLASS_CODES, CLASSES, NUM_CLASSES
+from lentigo.data.synthetic import SYNTHETIC_NOTICE
 from lentigo.evaluation.metrics import Estimate, confusion_matrix, estimate, overall_scores
 
 INTERVAL = "95% lesion-cluster bootstrap"
@@ -46,7 +47,7 @@ class Judgement(BaseModel):
 
     `metrics` maps accuracy, balanced_accuracy, macro_*, weighted_* and log_loss (nats) to estimates; shares
     lie in 0..1. `per_class` maps lower-case class codes. `confusion` counts images, rows true and columns
-    answered, both in the order of `classes`.
+    answered, both in the order of `classes`. `synthetic` says that the images are drawings.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -62,6 +63,12 @@ class Judgement(BaseModel):
     per_class: dict[str, ClassJudgement]
     confusion: tuple[tuple[int, ...], ...]
     majority_baseline: Baseline
+    synthetic: bool = False
+
+    @property
+    def notice(self) -> str:
+        """What every surface must print beside scores of drawings; empty for photographs."""
+        return SYNTHETIC_NOTICE if self.synthetic else ""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain dicts, lists, strings and numbers: the content of `metrics.json`."""
@@ -84,7 +91,9 @@ class Judgement(BaseModel):
             ) from None
 
 
-def judge(predictions: Predictions, *, split: str, resamples: int = 2000, seed: int = 0) -> Judgement:
+def judge(
+    predictions: Predictions, *, split: str, resamples: int = 2000, seed: int = 0, synthetic: bool = False
+) -> Judgement:
     """Score one split's predictions, every number with its n and its lesion-cluster bootstrap interval.
 
     Raises:
@@ -118,6 +127,7 @@ def judge(predictions: Predictions, *, split: str, resamples: int = 2000, seed: 
         per_class=per_class,
         confusion=tuple(tuple(int(count) for count in row) for row in found.confusion),
         majority_baseline=_majority_baseline(labels),
+        synthetic=synthetic,
     )
 
 
@@ -132,7 +142,7 @@ def classification_report(judgement: Judgement) -> str:
     """The text report in scikit-learn's layout, then the accuracy of each class.
 
     As in scikit-learn, a class without images and without answers has no line, and an undefined score prints
-    as 0.00; a last line names both kinds. The JSON keeps them as null.
+    as 0.00; a line below names both kinds. The JSON keeps them as null. Scores of drawings end with their notice.
     """
     answered = np.sum(judgement.confusion, axis=0)
     shown = {
@@ -157,6 +167,8 @@ def classification_report(judgement: Judgement) -> str:
         lines += ["", f"Undefined, printed as 0.00 (no image or no answer): {', '.join(undefined)}"]
     if absent:
         lines += ["", f"Neither images nor answers: {', '.join(absent)}"]
+    if judgement.notice:
+        lines += ["", judgement.notice]
     return "\n".join(lines) + "\n"
 
 

@@ -82,11 +82,11 @@ def save(figure: Figure, path: Path, note: str) -> Path:
     """Write the figure with its note below; the suffix chooses the format, equal figures give equal bytes.
 
     Raises:
-        ConfigError: on another suffix than .svg or .png.
+        ConfigError: on another suffix than .svg, .png or .jpg.
     """
     suffix = path.suffix.lower()
-    if suffix not in (".svg", ".png"):
-        raise ConfigError(f"expected a figure file .svg or .png; found {path.name}", "Rename the output file.")
+    if suffix not in (".svg", ".png", ".jpg"):
+        raise ConfigError(f"expected a figure file .svg, .png or .jpg; found {path.name}", "Rename the output file.")
     if note:
         lines = textwrap.fill(" ".join(note.split()), width=68)
         figure.supxlabel(
@@ -97,7 +97,8 @@ def save(figure: Figure, path: Path, note: str) -> Path:
             color=PALETTE["muted"],
         )
     # Dates and version strings would change the bytes from one day or machine to the next.
-    metadata = dict.fromkeys(("Date", "Creator", "Format", "Type") if suffix == ".svg" else ("Software",))
+    dated = {".svg": ("Date", "Creator", "Format", "Type"), ".png": ("Software",), ".jpg": ()}
+    metadata = dict.fromkeys(dated[suffix]) or None
 
     def write(temporary: Path) -> None:
         from matplotlib import rc_context

@@ -19,7 +19,7 @@ from lentigo.core.taxonomy import CLASS_CODES, CLASSES, NUM_CLASSES
 from lentigo.data.catalog import SPLITS, Catalog
 from lentigo.evaluation.figure_style import PALETTE, WIDTH_INCHES, head, new_figure, quiet_axes, save
 from lentigo.evaluation.metrics import Estimate
-from lentigo.evaluation.wording import count_text
+from lentigo.evaluation.wording import count_text, kept_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -109,13 +109,18 @@ def _thumbnail(image: Image.Image | NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def curves(
-    log_rows: Sequence[Mapping[str, float]], path: Path, *, best_epoch: int | None = None, note: str = ""
+    log_rows: Sequence[Mapping[str, float]],
+    path: Path,
+    *,
+    kept_epoch: int | None = None,
+    selection_metric: str = "balanced_accuracy",
+    note: str = "",
 ) -> Path:
-    """Loss and accuracy of train and val per epoch, one above the other, the best epoch marked.
+    """Loss and accuracy of train and val per epoch, one above the other, the epoch marked whose weights were kept.
 
     Each row has `epoch` and any of `train_loss`, `val_loss` (nats), `train_accuracy`, `val_accuracy`,
-    `val_balanced_accuracy` (0..1); absent and nan values are gaps. Without `best_epoch` the best is the epoch
-    with the highest val balanced accuracy, or else val accuracy.
+    `val_balanced_accuracy` (0..1); absent and nan values are gaps. `selection_metric` chose `kept_epoch`;
+    where that is None, nothing is marked.
 
     Raises:
         DataError: where there are no rows or a row has no epoch.
@@ -125,7 +130,6 @@ def curves(
             f"expected a training log with the column epoch; found {len(log_rows)} rows without it",
             "Train at least one epoch, or pass the run's log.csv.",
         )
-    best = best_epoch if best_epoch is not None else _best_epoch(log_rows)
     figure = new_figure(5.6)
     loss_axes, accuracy_axes = figure.subplots(2, 1, sharex=True)
     _panel(loss_axes, log_rows, "Loss", {"train_loss": "train", "val_loss": "val"})
@@ -136,10 +140,10 @@ def curves(
     epochs = [float(row["epoch"]) for row in log_rows]
     accuracy_axes.set_xlim(min(epochs) - 0.5, max(epochs) + 0.5)
     accuracy_axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
-    for axes in (loss_axes, accuracy_axes) if best is not None else ():
-        axes.axvline(best, color=PALETTE["muted"], linewidth=1.1, linestyle=(0, (2, 2)), zorder=0)
-    meaning = "epoch" if best is None else f"epoch   (dotted line: the best, {best:g})"
-    accuracy_axes.set_xlabel(meaning, fontsize=9, color=PALETTE["muted"])
+    for axes in (loss_axes, accuracy_axes) if kept_epoch is not None else ():
+        axes.axvline(kept_epoch, color=PALETTE["muted"], linewidth=1.1, linestyle=(0, (2, 2)), zorder=0)
+    mark = "" if kept_epoch is None else f"\ndotted line: {kept_text(kept_epoch, selection_metric)}"
+    accuracy_axes.set_xlabel(f"epoch{mark}", fontsize=9, color=PALETTE["muted"])
     return save(figure, path, note)
 
 
@@ -165,14 +169,6 @@ def _panel(axes: Axes, log_rows: Sequence[Mapping[str, float]], heading: str, li
 
 def _number(value: float | None) -> float:
     return math.nan if value is None else float(value)
-
-
-def _best_epoch(log_rows: Sequence[Mapping[str, float]]) -> float | None:
-    for column in ("val_balanced_accuracy", "val_accuracy"):
-        scored = [(row[column], -row["epoch"]) for row in log_rows if np.isfinite(_number(row.get(column)))]
-        if scored:
-            return -max(scored)[1]
-    return None
 
 
 def confusion(counts: ArrayLike, path: Path, *, note: str = "") -> Path:

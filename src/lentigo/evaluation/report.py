@@ -27,7 +27,7 @@ from lentigo.evaluation.report_tables import (
     per_class_table,
     splits_table,
 )
-from lentigo.evaluation.wording import value_text
+from lentigo.evaluation.wording import kept_text
 
 RESEARCH_NOTICE = "Research use only. Not a medical device, not a diagnosis."
 SYNTHETIC_BANNER = "drawn images, not patients: these numbers say nothing about real lesions"
@@ -37,9 +37,14 @@ _SPLIT_ORDER = ("test", "val")
 _DESCRIPTIONS = {
     "curves": "Loss and accuracy per epoch",
     "class_balance": "Bars of images per class and split",
-    "batch_grid": "Training images before normalisation",
+    "images": "Training images as prepared for the network, with their classes",
+    "images_augmented": "The same training images after augmentation",
 }
 """Known figures in the order of the page; the text is for those who cannot see them."""
+_NOT_COMPARABLE = (
+    "Train is measured while the epoch runs, on augmented, perhaps resampled, mixed or label-smoothed images; "
+    "val afterwards, on plain ones: not the same quantity."
+)
 _DRAWN_AS_TABLES = ("confusion", "per_class")
 """Figures of these names, with any suffix such as `_val`, are left out: the page holds them as tables."""
 _IMAGE_TYPES = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg"}
@@ -64,13 +69,15 @@ def write_report(
     gallery: Sequence[GalleryItem] = (),
     synthetic: bool,
     test_looks: int,
-    notes: Sequence[str] = (),
+    kept_epoch: int | None = None,
+    selection_metric: str = "balanced_accuracy",
 ) -> Path:
     """Write the report of a run.
 
     `judgements`: split -> Judgement, or its dict as in metrics.json; the page answers with test where it is
     judged, else with val. `log_rows`: as for `figures.curves`. `figures`: name -> SVG text, or the path of an
-    SVG, PNG or JPEG. `test_looks`: how often test was judged. `notes`: further limits, a sentence each.
+    SVG, PNG or JPEG. `test_looks`: how often test was judged. `kept_epoch`, where known, was chosen by
+    `selection_metric`, a name as in `config.training`.
 
     Raises:
         DataError: without any judgement, on a malformed one, or on a figure that runs or loads something.
@@ -82,14 +89,15 @@ def write_report(
         key=_rank,
     )
     first = judged[0]
+    curves_caption = _curves_caption(log_rows, kept_epoch, selection_metric)
     sections = [
         _section("All judged splits", splits_table(judged)) if len(judged) > 1 else "",
         *(_section(f"{one.split.capitalize()}: class by class", _split_body(one)) for one in judged),
-        _figures_section(figures or {}, log_rows),
+        _figures_section(figures or {}, log_rows, curves_caption),
         _gallery_section(gallery),
         _section("The run", _facts(run_facts)) if run_facts else "",
         _section("Text report", _text_reports(judged), kind="long"),
-        _section("Limits", _limits(first, test_looks, notes)),
+        _section("Limits", _limits(first, test_looks, selection_metric)),
     ]
     template = Template(_resource("report.html"))
     page = template.substitute(
@@ -142,21 +150,23 @@ def _looks(test_looks: int) -> str:
     return f"The test split has been looked at {times}."
 
 
-def _figures_section(figures: Mapping[str, str | Path], log_rows: Sequence[Mapping[str, float]]) -> str:
+def _figures_section(
+    figures: Mapping[str, str | Path], log_rows: Sequence[Mapping[str, float]], curves_caption: str
+) -> str:
     """Known figures in the order of `_DESCRIPTIONS`, then the others; below them the log as a table."""
     shown = [name for name in figures if not name.startswith(_DRAWN_AS_TABLES)]
     order = list(_DESCRIPTIONS)
     shown.sort(key=lambda name: order.index(name) if name in order else len(order))
-    drawn = "".join(_figure(name, figures[name], log_rows) for name in shown)
+    drawn = "".join(_figure(name, figures[name], curves_caption) for name in shown)
     table = epochs_table(log_rows) if log_rows else ""
     if not drawn and not table:
         return ""
     return _section("Data and training", f'<div class="figures">{drawn}</div>{table}', kind="long")
 
 
-def _figure(name: str, source: str | Path, log_rows: Sequence[Mapping[str, float]]) -> str:
+def _figure(name: str, source: str | Path, curves_caption: str) -> str:
     description = _DESCRIPTIONS.get(name, name.replace("_", " ").capitalize())
-    caption = _best_epoch(log_rows) if name == "curves" else "" if name in _DESCRIPTIONS else description
+    caption = curves_caption if name == "curves" else "" if name in _DESCRIPTIONS else description
     suffix = source.suffix.lower() if isinstance(source, Path) else ".svg"
     if isinstance(source, Path) and suffix in _IMAGE_TYPES:
         content = base64.b64encode(source.read_bytes()).decode("ascii")
@@ -167,14 +177,12 @@ def _figure(name: str, source: str | Path, log_rows: Sequence[Mapping[str, float
     return f"<figure>{picture}{f'<figcaption>{escape(caption)}</figcaption>' if caption else ''}</figure>"
 
 
-def _best_epoch(log_rows: Sequence[Mapping[str, float]]) -> str:
-    """The curves' message in words; empty where val was not judged."""
-    scores = [(row["val_balanced_accuracy"], row["epoch"]) for row in log_rows if "val_balanced_accuracy" in row]
-    # nan differs from itself: an epoch that was not judged.
-    best = max(((score, -epoch) for score, epoch in scores if score == score), default=None)
-    if best is None:
-        return ""
-    return f"Highest val balanced accuracy: {value_text(best[0])}, at epoch {-best[1]:g} of {len(log_rows)}."
+def _curves_caption(log_rows: Sequence[Mapping[str, float]], kept_epoch: int | None, selection_metric: str) -> str:
+    """Which epoch's weights were kept and why, then how to read the two kinds of lines."""
+    if kept_epoch is None:
+        return _NOT_COMPARABLE
+    score = {row["epoch"]: row.get(f"val_{selection_metric}") for row in log_rows}.get(kept_epoch)
+    return f"Dotted line: {kept_text(kept_epoch, selection_metric, score)}. {_NOT_COMPARABLE}"
 
 
 def _inline_svg(name: str, text: str, description: str) -> str:
@@ -238,10 +246,10 @@ def _text_reports(judged: Sequence[Judgement]) -> str:
     return f'<div class="texts">{"".join(blocks)}</div>'
 
 
-def _limits(judgement: Judgement, test_looks: int, notes: Sequence[str]) -> str:
+def _limits(judgement: Judgement, test_looks: int, selection_metric: str) -> str:
     few = [code for code, scores in judgement.per_class.items() if scores.n_lesions < 30]
     items = [_looks(test_looks)]
-    if judgement.split == "val":
+    if judgement.split == "val" and selection_metric != "last":
         items.append("The val split also serves to choose the epoch, so its scores are a little too good.")
     if few:
         names = ", ".join(class_text(code) for code in few)
@@ -249,6 +257,5 @@ def _limits(judgement: Judgement, test_looks: int, notes: Sequence[str]) -> str:
     items += [
         "Intervals resample lesions, not images. They do not cover another clinic, camera or skin type, nor "
         "another training seed.",
-        *notes,
     ]
     return "<ul>" + "".join(f"<li>{escape(item)}</li>" for item in items) + "</ul>"

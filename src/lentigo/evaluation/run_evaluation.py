@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image
 
-from lentigo.core.config import load_recipe
+from lentigo.core.config import Config, load_recipe
 from lentigo.core.errors import CheckpointError, ConfigError, DataError, first_five
 from lentigo.core.files import write_json_atomic, write_text_atomic
 from lentigo.core.predictions import Predictions
@@ -26,9 +27,10 @@ from lentigo.evaluation import figures
 from lentigo.evaluation.evaluate import Judgement, classification_report, judge
 from lentigo.evaluation.metrics import score
 from lentigo.evaluation.report import write_report
+from lentigo.evaluation.show_data import draw_grids
 from lentigo.models.checkpoint import load_checkpoint
 from lentigo.training.inference import predict_logits
-from lentigo.training.loop import judged_rows
+from lentigo.training.rows import judged_rows
 from lentigo.training.run import read_catalog
 
 JUDGED_SPLITS = ("val", "test")
@@ -73,13 +75,26 @@ def evaluate_run(
         raise DataError(f"the run's catalogue has no rows in {split}", "Judge another split.")
     config = load_recipe(str(run.config))
     network, spec = load_checkpoint(run.best)
+    trained_on = spec.provenance.get("catalog_sha256", catalog.sha256)
+    if trained_on != catalog.sha256:
+        raise CheckpointError(
+            f"{run.best} was trained on the rows {trained_on[:12]}; the run's catalogue is {catalog.sha256[:12]}",
+            "Put back the weights or the catalogue of this run; scores on other rows could count trained lesions.",
+        )
     read_judgements(run)  # a damaged metrics.json must be known before anything is judged or counted
     with run.lock():
+        device = "cuda" if torch.cuda.is_available() else "cpu"
         dataset = LesionDataset(open_images(rows, spec.preprocess, config.data))
-        predictions = predict_logits(network, dataset, progress=progress)
+        predictions = predict_logits(
+            network.to(device),
+            dataset,
+            device=device,
+            channels_last=config.training.channels_last,
+            progress=progress,
+        )
         if split == "test":
             run.add_look()
-        judgement = judge(predictions, split=split, resamples=resamples)
+        judgement = judge(predictions, split=split, resamples=resamples, synthetic=catalog.synthetic)
         predictions.to_csv(run.predictions(split))
         write_text_atomic(run.text_report(split), classification_report(judgement))
         write_json_atomic(run.metrics, read_metrics(run) | {split: judgement.as_dict()})
@@ -96,10 +111,14 @@ def render_report(run: RunDir) -> Path:
     log_rows = read_log(run.log)
     gallery, run_facts = _gallery(run, catalog, judgements), _run_facts(run, catalog)
     note = SYNTHETIC_NOTICE if catalog.synthetic else ""
-    best_epoch = run.read_status().get("best_epoch")
+    config = load_recipe(str(run.config))
+    metric, kept_epoch = config.training.selection_metric, run.read_status().get("best_epoch")
     drawn: dict[str, Path] = {"class_balance": figures.class_balance(catalog, run.figure("class_balance"), note=note)}
     if log_rows:
-        drawn["curves"] = figures.curves(log_rows, run.figure("curves"), best_epoch=best_epoch, note=note)
+        drawn["curves"] = figures.curves(
+            log_rows, run.figure("curves"), kept_epoch=kept_epoch, selection_metric=metric, note=note
+        )
+    drawn |= _image_grids(run, catalog, config)
     for split, judgement in judgements.items():
         confusion = figures.confusion(judgement.confusion, run.figure(f"confusion_{split}"), note=note)
         recall = {code: scores.recall for code, scores in judgement.per_class.items()}
@@ -115,7 +134,8 @@ def render_report(run: RunDir) -> Path:
         gallery=gallery,
         synthetic=catalog.synthetic,
         test_looks=len(run.read_looks()),
-        notes=[],
+        kept_epoch=kept_epoch,
+        selection_metric=metric,
     )
 
 
@@ -156,27 +176,42 @@ def _read_object(path: Path, remedy: str) -> dict[str, Any]:
     return content
 
 
+def _image_grids(run: RunDir, catalog: Catalog, config: Config) -> dict[str, Path]:
+    """The 4x4 grids of training images as JPEG; none where the images have moved since."""
+    try:
+        prepared, augmented = draw_grids(catalog, config, run.figure("images").parent, "jpg", config.training.seed)
+    except DataError:
+        return {}
+    return {"images": prepared, "images_augmented": augmented}
+
+
 def _run_facts(run: RunDir, catalog: Catalog) -> dict[str, str]:
     config, status = load_recipe(str(run.config)), run.read_status()
     environment: dict[str, Any] = {}
     if run.environment.is_file():
         environment = _read_object(run.environment, "Restore it, or delete it to go without.")
     packages = environment.get("packages", {})
-    best, last = status.get("best_epoch"), status.get("epoch")
-    return {
-        "recipe": config.about.name,
+    changes = f", changed: {', '.join(config.about.changes)}" if config.about.changes else ""
+    facts = {
+        "recipe": f"{config.about.name}{changes}",
         "architecture": config.model.architecture,
         "weights at start": str(status.get("start", config.model.weights)),
         "input": f"{config.preprocess.color_mode}, {config.preprocess.resize_steps_px[-1]} px",
         "data": f"{catalog.name}: {len(catalog)} images of {len({row.lesion_id for row in catalog})} lesions",
         "rows (sha256)": catalog.sha256[:16],
         "seed": str(config.training.seed),
-        "epochs": f"{last}; weights of epoch {best} kept by validation {config.training.selection_metric}",
-        "training time": f"{float(status.get('elapsed_s', 0)) / 60:.1f} min",
+        "epochs": str(status.get("epoch", "unknown")),
+        "training time": _minutes(status.get("elapsed_s")),
         "machine": f"{environment.get('cpu', 'unknown')}, {environment.get('cores', '?')} cores",
         "versions": ", ".join(f"{name} {packages[name]}" for name in ("torch", "torchvision") if name in packages),
         "lentigo": f"{environment.get('lentigo', '')} {str(environment.get('commit', ''))[:12]}".strip(),
     }
+    sessions = environment.get("sessions", [])
+    return facts | ({"sessions": f"{len(sessions)} (environment.json)"} if len(sessions) > 1 else {})
+
+
+def _minutes(seconds: float | None) -> str:
+    return "unknown" if seconds is None else f"{seconds / 60:.1f} min"
 
 
 def _gallery(run: RunDir, catalog: Catalog, judgements: Mapping[str, Judgement]) -> list[tuple[bytes, str, str, float]]:

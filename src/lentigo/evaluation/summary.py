@@ -11,7 +11,7 @@ from lentigo.core.errors import DataError
 from lentigo.core.files import write_json_atomic
 from lentigo.core.run_dir import RunDir
 from lentigo.evaluation.run_evaluation import read_log, read_metrics
-from lentigo.training.loop import judged_rows, training_rows
+from lentigo.training.rows import judged_rows, training_rows
 from lentigo.training.run import read_catalog
 
 
@@ -26,10 +26,12 @@ def summarise_run(run: RunDir, track: str) -> dict[str, Any]:
         raise DataError(f"{run.path} was not judged yet", f"Run `lentigo evaluate {run.path}` first.")
     config, catalog, status = load_recipe(str(run.config)), read_catalog(run), run.read_status()
     environment = json.loads(run.environment.read_text(encoding="utf-8"))
+    sessions = environment.get("sessions", [environment])
     settings = config.model_dump(mode="json", exclude={"about"})
     settings["model"]["weights"] = status.get("start", Path(config.model.weights).name)
     return {
         "recipe": config.about.name,
+        "recipe_changes": list(config.about.changes),
         "track": track,
         "synthetic": catalog.synthetic,
         "seed": config.training.seed,
@@ -37,7 +39,10 @@ def summarise_run(run: RunDir, track: str) -> dict[str, Any]:
         "best_epoch": status.get("best_epoch"),
         "elapsed_s": status.get("elapsed_s"),
         "machine": {name: environment.get(name) for name in ("cpu", "cores", "platform", "python", "packages")},
-        "lentigo": {"version": environment.get("lentigo"), "commit": environment.get("commit")},
+        "lentigo": {
+            "version": environment.get("lentigo"),
+            "commits": list(dict.fromkeys(session.get("commit") for session in sessions)),
+        },
         "data": {
             "name": catalog.name,
             "sha256": catalog.sha256,

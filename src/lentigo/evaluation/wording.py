@@ -6,6 +6,7 @@ from lentigo.evaluation.metrics import Estimate
 
 UNDEFINED = "–"
 SHARE, PLAIN = "share", "plain"
+_METRICS = {"balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1"}
 
 
 def count_text(count: int) -> str:
@@ -16,6 +17,20 @@ def count_text(count: int) -> str:
 def plural(count: int, noun: str) -> str:
     """`1 image`, `12 images`."""
     return f"{count_text(count)} {noun}" + ("" if count == 1 else "s")
+
+
+def kept_text(epoch: int, selection_metric: str, score: float | None = None) -> str:
+    """`epoch 9, kept for its val macro F1 of 51.0%`, or `epoch 9, kept as the last`.
+
+    `selection_metric`: as in `config.training`. Without a score, the first stops before "of".
+    """
+    if selection_metric == "last":
+        return f"epoch {epoch}, kept as the last"
+    reason = f"epoch {epoch}, kept for its val {_METRICS.get(selection_metric, selection_metric)}"
+    # nan differs from itself: an epoch that was not judged.
+    if score is None or score != score:
+        return reason
+    return f"{reason} of {value_text(score, PLAIN if selection_metric == 'loss' else SHARE)}"
 
 
 def value_text(value: float | None, kind: str = SHARE) -> str:

@@ -1,4 +1,8 @@
-"""Losses over logits (N, C); targets are labels (N,) or, for cross-entropy, class probabilities (N, C)."""
+"""Losses over logits (N, C); targets are labels (N,) or, for cross-entropy, class probabilities (N, C).
+
+Class weights have mean 1 over the training images, and a loss is the sum over a batch divided by its size: unlike
+torch's division by the batch's own weights, this makes the mean over several processes that of the whole batch.
+"""
 
 from __future__ import annotations
 
@@ -26,12 +30,16 @@ def build_loss(config: LossConfig, train_labels: Tensor) -> Loss:
     if config.kind == "logit_adjusted":
         counts = torch.bincount(train_labels.cpu(), minlength=NUM_CLASSES).clamp_min(1).float()
         shift = config.logit_adjustment * (counts / counts.sum()).log()
-        return lambda logits, target: functional.cross_entropy(
-            logits + shift.to(logits), target, _on(weights, logits), label_smoothing=config.label_smoothing
+        return lambda logits, target: cross_entropy(
+            logits + shift.to(logits), target, config.label_smoothing, _on(weights, logits)
         )
-    return lambda logits, target: functional.cross_entropy(
-        logits, target, _on(weights, logits), label_smoothing=config.label_smoothing
-    )
+    return lambda logits, target: cross_entropy(logits, target, config.label_smoothing, _on(weights, logits))
+
+
+def cross_entropy(logits: Tensor, target: Tensor, smoothing: float, weights: Tensor | None = None) -> Tensor:
+    """Sum of the weighted, label-smoothed cross-entropies over N images, divided by N."""
+    total = functional.cross_entropy(logits, target, weights, label_smoothing=smoothing, reduction="sum")
+    return total / len(logits)
 
 
 def focal_loss(logits: Tensor, target: Tensor, gamma: float, weights: Tensor | None = None) -> Tensor:

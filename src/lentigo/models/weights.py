@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.error import URLError
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -18,13 +19,17 @@ from lentigo.models.network import TIMM_PREFIX, Architecture
 
 @dataclass(frozen=True)
 class WeightsReport:
-    """What a file brought: names of loaded, replaced (the head), missing and unused tensors."""
+    """What a file brought: names of loaded, replaced (the head), missing and unused tensors.
+
+    `trained_on` is the digest of the rows that a Lentigo model was trained on, empty for other weights.
+    """
 
     origin: str
     loaded: tuple[str, ...] = ()
     replaced: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
+    trained_on: str = ""
 
     def __str__(self) -> str:
         if not self.loaded:
@@ -81,7 +86,19 @@ def load_weights(network: nn.Module, architecture_name: str, architecture: Archi
         tuple(sorted(replaced | missing_head)),
         tuple(sorted(wanted - tensors.keys() - missing_head)),
         tuple(sorted(tensors.keys() - own.keys())),
+        _trained_on(weights),
     )
+
+
+def _trained_on(weights: str) -> str:
+    if not weights.endswith(".safetensors"):
+        return ""
+    with safe_open(weights, "pt") as stream:
+        text = (stream.metadata() or {}).get("lentigo", "{}")
+    try:
+        return str(json.loads(text)["provenance"]["catalog_sha256"])
+    except (ValueError, KeyError, TypeError):
+        return ""
 
 
 def origin_name(weights: str) -> str:

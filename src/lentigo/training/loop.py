@@ -6,17 +6,11 @@ not another loop.
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import io
 import os
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import FrameType
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
@@ -25,42 +19,38 @@ from torch.utils.data import DataLoader
 
 from lentigo.core.config import Config
 from lentigo.core.errors import CheckpointError, ConfigError, DataError
-from lentigo.core.files import write_text_atomic
 from lentigo.core.predictions import Predictions
 from lentigo.core.run_dir import RunDir
 from lentigo.core.seeding import derive_seed
-from lentigo.core.taxonomy import NUM_CLASSES
 from lentigo.data.augment import Augment
-from lentigo.data.cache import open_images
 from lentigo.data.catalog import Catalog
 from lentigo.data.dataset import LesionDataset, Sample, TrainingDataset
-from lentigo.data.preprocess import Preprocess
 from lentigo.data.sampling import EpochBatches, epoch_order
 from lentigo.models.checkpoint import ModelSpec, save_checkpoint
 from lentigo.models.losses import Loss, build_loss
 from lentigo.models.network import (
-    Architecture,
-    build_network,
     find_architecture,
     freeze_backbone,
-    set_batch_norm_momentum,
     set_training_mode,
 )
-from lentigo.models.weights import WeightsReport, load_weights, origin_name
+from lentigo.models.weights import WeightsReport
 from lentigo.training.allocator import keep_freed_memory
+from lentigo.training.clock import Clock
 from lentigo.training.ema import build_average
-from lentigo.training.events import Decoding, EpochDone, Listener, Message, StepDone, Validating
+from lentigo.training.events import EpochDone, Listener, Message, StepDone, Validating
 from lentigo.training.inference import predict_logits
 from lentigo.training.mixing import Mixer
+from lentigo.training.rows import build_preprocess, judged_rows, training_rows
 from lentigo.training.schedule import build_optimizer, rate_factor, set_rates
-from lentigo.training.state import Progress, TrainingState
+from lentigo.training.setup import check_batch, describe_rows, open_both, start_network
+from lentigo.training.state import Progress, TrainingState, config_digest, write_log
+from lentigo.training.stopping import stop_requests
 
 Score = Callable[[Predictions], Mapping[str, float]]
 """Validation predictions -> loss, accuracy, balanced_accuracy and macro_f1."""
 
 LOWER_IS_BETTER = ("loss",)
 MAX_LOADER_WORKERS = 8
-NETWORK_STRIDE_PX = 32
 
 
 @dataclass(frozen=True)
@@ -76,28 +66,6 @@ class Outcome:
     elapsed_s: float
     weights: WeightsReport
     rank: int = 0
-
-
-def training_rows(catalog: Catalog, config: Config) -> Catalog:
-    """The rows that this recipe trains on; DataError where there are none."""
-    splits = config.data.train_splits
-    rows = catalog.split(*splits).filter(lambda row: config.data.include_repeats or row.primary)
-    if not len(rows):
-        raise DataError(
-            f"no training rows: none of the {len(catalog)} images is in {' or '.join(splits)}",
-            "Make a split with `lentigo data split DATA --out split.csv`, then train on split.csv.",
-        )
-    return rows
-
-
-def judged_rows(catalog: Catalog, split: str) -> Catalog:
-    """The rows that validation and evaluation judge: one image per lesion of a split, its primary one."""
-    return catalog.split(split).filter(lambda row: row.primary)
-
-
-def build_preprocess(config: Config, architecture: Architecture) -> Preprocess:
-    """The evaluation contract: the recipe's section and the architecture's normalisation."""
-    return Preprocess(**config.preprocess.model_dump(), mean=architecture.mean, std=architecture.std)
 
 
 class Trainer:
@@ -122,18 +90,18 @@ class Trainer:
             keep_freed_memory()
         self.architecture = find_architecture(config.model.architecture)
         self.catalog_sha256 = catalog.sha256
-        self._check_batch()
+        check_batch(config, fabric)
         train, val = training_rows(catalog, config), judged_rows(catalog, "val")
         if not len(val) and config.training.selection_metric != "last":
             raise DataError(
                 f"no validation rows, but training.selection_metric = {config.training.selection_metric}",
                 "Add a val split, or pass --set training.selection_metric=last.",
             )
-        self.network, self.weights = self._build_network(resuming)
-        preprocess = build_preprocess(config, self.architecture)
-        augment, seed = Augment(config.augment), config.training.seed
-        self.train_data = TrainingDataset(self._open(train, preprocess), augment, seed)
-        self.val_data = LesionDataset(self._open(val, preprocess))
+        listen(Message(describe_rows(catalog, train, val, config)))
+        self.network, self.weights = start_network(config, fabric, catalog, listen, resuming=resuming)
+        train_images, val_images = open_both(train, val, build_preprocess(config, self.architecture), config, listen)
+        self.train_data = TrainingDataset(train_images, Augment(config.augment), config.training.seed)
+        self.val_data = LesionDataset(val_images)
         self.labels = train.labels
         self.loss: Loss = build_loss(config.loss, torch.from_numpy(train.labels))
         self.mix = Mixer(config.regularization)
@@ -143,48 +111,14 @@ class Trainer:
             self.network,
             build_optimizer(self.network, self.architecture, config.optimizer),
             build_average(self.network, decay) if decay else None,
-            Progress(config_digest=config_digest(config), catalog_sha256=self.catalog_sha256),
+            Progress(
+                config_digest=config_digest(config), catalog_sha256=self.catalog_sha256, start=self.weights.origin
+            ),
         )
         # Fabric's optimiser undoes the loss scaling of 16-bit precision before it steps.
         self.optimizer = fabric.setup_optimizers(self.state.optimizer)
         self.steps_per_epoch = self._batches(0, 0).batches_per_epoch
         self.total_steps = self.steps_per_epoch * config.training.epochs
-
-    def _check_batch(self) -> None:
-        """BatchNorm cannot train on one value per channel: one image whose last feature map is a single pixel."""
-        training, size_px = self.config.training, self.config.preprocess.resize_steps_px[-1]
-        alone = training.batch_size <= self.fabric.world_size and size_px <= NETWORK_STRIDE_PX
-        if alone and self.config.model.batch_norm != "frozen":
-            raise ConfigError(
-                f"one image of {size_px} px a process leaves BatchNorm a single value per channel",
-                "Raise training.batch_size, use larger images, or pass model.batch_norm=frozen.",
-            )
-
-    def _build_network(self, resuming: bool) -> tuple[nn.Module, WeightsReport]:
-        model = self.config.model
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed(self.config.training.seed, "init"))
-            network = build_network(model.architecture, NUM_CLASSES, model.dropout)
-        report = WeightsReport(origin_name(model.weights))
-        if not resuming:
-            report = load_weights(network, model.architecture, self.architecture, model.weights)
-            self.listen(Message(str(report)))
-        if model.batch_norm_momentum is not None:
-            set_batch_norm_momentum(network, model.batch_norm_momentum)
-        if model.batch_norm == "sync" and self.fabric.world_size > 1:
-            if self.fabric.device.type != "cuda":
-                raise ConfigError(
-                    "model.batch_norm = sync works on GPUs only", "Pass model.batch_norm=train or frozen."
-                )
-            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
-        if self.config.training.channels_last:
-            network = network.to(memory_format=torch.channels_last)
-        return network, report
-
-    def _open(self, catalog: Catalog, preprocess: Preprocess):  # type: ignore[no-untyped-def]
-        return open_images(
-            catalog, preprocess, self.config.data, lambda done, total: self.listen(Decoding(done, total))
-        )
 
     def _use(self, network: nn.Module) -> None:
         """Hand the network to Fabric, again when the set of learning layers changes."""
@@ -227,6 +161,7 @@ class Trainer:
                 f"{run.path}: the {what} changed since the state was saved",
                 "Start a new run; do not edit a run's files.",
             )
+        self.weights = WeightsReport(found.start)
         if found.loss_scaler:
             self.fabric.strategy.precision.load_state_dict(found.loss_scaler)
         # A kill between the state and the log of the last epoch leaves a log that nobody would complete.
@@ -407,20 +342,34 @@ class Trainer:
     def _save_epoch(self, run: RunDir, best: bool) -> None:
         if self.fabric.is_global_zero:
             spec = self.model_spec()
+            # Before the state: a resume from the older state repeats the epoch, and on a CPU writes the same weights.
             if best:
                 save_checkpoint(run.best, self.state.judged.state_dict(), spec)
             save_checkpoint(run.last, self.state.judged.state_dict(), spec)
         self._save_state(run)
 
     def _save_state(self, run: RunDir) -> None:
-        """The state first, then what is derived from it: a kill in between loses nothing."""
+        """The state, then log and status, which a resume writes again from it: a kill in between loses nothing."""
         self._share_statistics()
         if self.fabric.is_global_zero:
             self.state.progress.loss_scaler = self.fabric.strategy.precision.state_dict()
             self.state.save(run.state)
             write_log(run, self.state.progress.rows)
-            run.write_status("running", epoch=self.state.progress.epoch, epochs=self.config.training.epochs)
+            run.write_status("running", **self.facts())
         self.fabric.barrier()
+
+    def facts(self) -> dict[str, Any]:
+        """Where the training stands, for status.json."""
+        progress = self.state.progress
+        return {
+            "epoch": progress.epoch,
+            "epochs": self.config.training.epochs,
+            "best_epoch": progress.best_epoch + 1 if progress.best_epoch >= 0 else None,
+            "best_score": progress.best_score,
+            "elapsed_s": round(progress.elapsed_s, 1),
+            "start": self.weights.origin,
+            "synthetic": self.train_data.images.catalog.synthetic,
+        }
 
     def model_spec(self) -> ModelSpec:
         """Description of the weights as they are now."""
@@ -431,6 +380,7 @@ class Trainer:
             preprocess=self.train_data.images.preprocess,
             provenance={
                 "recipe": self.config.about.name,
+                "recipe_changes": ", ".join(self.config.about.changes),
                 "start": self.weights.origin,
                 "epoch": str(progress.epoch),
                 "seed": str(self.config.training.seed),
@@ -439,81 +389,3 @@ class Trainer:
                 "synthetic": str(self.train_data.images.catalog.synthetic).lower(),
             },
         )
-
-
-class Clock:
-    """Time spent in a training, over all its sessions."""
-
-    def __init__(self, carried_s: float, started_s: float, limit_s: float) -> None:
-        self._carried_s, self._started_s, self._limit_s = carried_s, started_s, limit_s
-        self._lap_s = self._saved_s = time.perf_counter()
-
-    @property
-    def elapsed_s(self) -> float:
-        """Seconds since the run's first step."""
-        return self._carried_s + time.perf_counter() - self._started_s
-
-    @property
-    def over(self) -> bool:
-        """Whether the time limit (0: none) has passed."""
-        return 0 < self._limit_s < self.elapsed_s
-
-    @property
-    def since_save_s(self) -> float:
-        """Seconds since the last saved state."""
-        return time.perf_counter() - self._saved_s
-
-    def saved(self) -> None:
-        """Note that the state is being saved now."""
-        self._saved_s = time.perf_counter()
-
-    def lap(self) -> float:
-        """Seconds since the last lap."""
-        last, self._lap_s = self._lap_s, time.perf_counter()
-        return self._lap_s - last
-
-
-def config_digest(config: Config) -> str:
-    """Digest of all settings that change the result; limits on time and what is kept where do not."""
-    text = config.model_dump_json(
-        exclude={
-            "about": True,
-            "data": {"cache", "cache_limit_mb", "num_workers"},
-            "training": {"time_limit_min", "checkpoint_min"},
-        }
-    )
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def write_log(run: RunDir, rows: list[dict[str, float]]) -> None:
-    """log.csv from all finished epochs."""
-    buffer = io.StringIO()
-    columns = list(rows[0]) if rows else ["epoch"]
-    writer = csv.DictWriter(buffer, columns, lineterminator="\n", extrasaction="raise")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text_atomic(run.log, buffer.getvalue())
-
-
-@contextmanager
-def stop_requests() -> Iterator[Callable[[], bool]]:
-    """Turn the first SIGINT or SIGTERM into a request that the loop honours at a step boundary.
-
-    A second one interrupts at once. Outside the main thread signals stay as they are.
-    """
-    requested = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield requested.is_set
-        return
-
-    def note(number: int, frame: FrameType | None) -> None:
-        if requested.is_set():
-            raise KeyboardInterrupt
-        requested.set()
-
-    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield requested.is_set
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import resource
+import statistics
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -33,7 +35,7 @@ PLAN_STEPS = 4
 
 @dataclass(frozen=True)
 class Devices:
-    """Where to train. `accelerator` auto takes a GPU where there is one; `devices` counts per node."""
+    """Where to train: `accelerator` auto takes a CUDA GPU where there is one, else the CPU; `devices` a node."""
 
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     devices: int = 1
@@ -52,7 +54,9 @@ class Plan:
     eta_min: float
     cache_mb: float
     peak_memory_mb: float
+    peak_gpu_memory_mb: float
     parameters: int
+    rank: int = 0
 
 
 def open_fabric(config: Config, where: Devices) -> Fabric:
@@ -119,10 +123,9 @@ def start_run(
         write_text_atomic(run.config, config.to_toml())
         catalog.to_csv(run.catalog)
         write_text_atomic(run.catalog_digest, f"{catalog.sha256}\n")
-        write_json_atomic(
-            run.environment,
-            describe_environment() | {"seed": config.training.seed, "catalog": catalog.name, **asdict(where)},
-        )
+        session = describe_environment()
+        facts = {"seed": config.training.seed, "catalog": catalog.name, **asdict(where)}
+        write_json_atomic(run.environment, session | facts | {"sessions": [session]})
         path = str(run.path)
     run = RunDir(Path(fabric.broadcast(path)))
     with _held(run, fabric):
@@ -140,12 +143,24 @@ def resume_run(path: Path, *, where: Devices, score: Score, listen: Listener) ->
     with _held(run, fabric):
         saved = run.state.is_file()
         trainer = Trainer(config, catalog, fabric, score, recorder, resuming=saved)
-        recorder.attach(run)
         if saved:
             trainer.resume(run)
+        recorder.attach(run)
+        if saved:
+            if fabric.is_global_zero:
+                _add_session(run)
             progress = trainer.state.progress
             recorder(Message(f"resuming after epoch {progress.epoch}, step {progress.batch}"))
         return run, _fit(trainer, run, fabric)
+
+
+def _add_session(run: RunDir) -> None:
+    """Note that another session took part: its commit and machine may differ from those of the first."""
+    try:
+        facts = dict(json.loads(run.environment.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        facts = {}
+    write_json_atomic(run.environment, facts | {"sessions": [*facts.get("sessions", []), describe_environment()]})
 
 
 def read_catalog(run: RunDir) -> Catalog:
@@ -175,18 +190,19 @@ def _catalog_name(run: RunDir) -> str:
 
 
 def plan_run(config: Config, catalog: Catalog, *, where: Devices, score: Score, listen: Listener) -> Plan:
-    """Build everything, time a few steps, write nothing."""
+    """Build everything, time a few steps, start no run."""
     fabric = open_fabric(config, where)
-    trainer = Trainer(config, catalog, fabric, score, listen)
+    trainer = Trainer(config, catalog, fabric, score, Recorder(listen, silent=not fabric.is_global_zero))
     trainer.prepare_epoch(config.optimizer.head_only_epochs)
-    seconds: list[float] = []
+    clock_s = [time.perf_counter()]
     for number, (images, labels, _) in enumerate(trainer.loader(0, 0)):
-        start_s = time.perf_counter()
         trainer.step(images, labels, number)
-        seconds.append(time.perf_counter() - start_s)
-        if len(seconds) == PLAN_STEPS:
+        clock_s.append(time.perf_counter())
+        if number == PLAN_STEPS:
             break
-    seconds_per_step = min(seconds)
+    # The first step warms up; where it is the only one it must do.
+    seconds = [later - earlier for earlier, later in pairwise(clock_s)]
+    seconds_per_step = statistics.median(seconds[1:] or seconds)
     # Validation runs forward only: about a third of a training step for as many images.
     val_s = seconds_per_step / 3 * len(trainer.val_data) / config.training.batch_size
     total_s = config.training.epochs * (trainer.steps_per_epoch * seconds_per_step + val_s)
@@ -200,25 +216,22 @@ def plan_run(config: Config, catalog: Catalog, *, where: Devices, score: Score, 
         eta_min=round(total_s / 60, 1),
         cache_mb=round((trainer.train_data.images.cached.nbytes + trainer.val_data.images.cached.nbytes) / 2**20, 1),
         peak_memory_mb=round(peak / 2**20, 1),
+        peak_gpu_memory_mb=round(torch.cuda.max_memory_allocated() / 2**20, 1) if torch.cuda.is_available() else 0.0,
         parameters=sum(parameter.numel() for parameter in trainer.network.parameters()),
+        rank=fabric.global_rank,
     )
 
 
 def _fit(trainer: Trainer, run: RunDir, fabric: Fabric) -> Outcome:
     if not fabric.is_global_zero:
         return trainer.fit(run)
-    with _status(run):
-        run.write_status("running", epoch=trainer.state.progress.epoch, epochs=trainer.config.training.epochs)
+    with _status(run, trainer):
+        run.write_status("running", **trainer.facts())
         outcome = trainer.fit(run)
         run.write_status(
             "done" if outcome.finished else "interrupted",
-            epoch=trainer.state.progress.epoch,
-            epochs=trainer.config.training.epochs,
             message=outcome.finished or "stopped on request; resume with `lentigo train --resume`",
-            best_epoch=outcome.best_epoch + 1,
-            best_score=outcome.best_score,
-            elapsed_s=round(outcome.elapsed_s, 1),
-            start=outcome.weights.origin,
+            **trainer.facts(),
         )
     return outcome
 
@@ -234,16 +247,16 @@ def _held(run: RunDir, fabric: Fabric) -> Iterator[None]:
 
 
 @contextmanager
-def _status(run: RunDir) -> Iterator[None]:
+def _status(run: RunDir, trainer: Trainer) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        run.write_status("interrupted", message="interrupted at once; resumes from the last saved state")
+        message = "interrupted at once; resumes from the last saved state"
+        run.write_status("interrupted", message=message, **trainer.facts())
         raise
     except BaseException as error:
-        run.write_status(
-            "failed", message=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-        )
+        first_line = str(error).splitlines()[0] if str(error) else ""
+        run.write_status("failed", message=f"{type(error).__name__}: {first_line}", **trainer.facts())
         raise
 
 

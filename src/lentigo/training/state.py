@@ -5,6 +5,9 @@ Random streams need no saving: each is derived from the seed and the step it is 
 
 from __future__ import annotations
 
+import csv
+import hashlib
+import io
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from lentigo.core.config import Config
 from lentigo.core.errors import CheckpointError, first_five
+from lentigo.core.files import write_text_atomic
+from lentigo.core.run_dir import RunDir
 from lentigo.models.checkpoint import load_tensors, save_tensors
 
 
@@ -38,6 +44,7 @@ class Progress:
     loss_scaler: dict[str, Any] = field(default_factory=dict)
     config_digest: str = ""
     catalog_sha256: str = ""
+    start: str = ""
 
 
 @dataclass
@@ -90,3 +97,25 @@ class TrainingState:
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def config_digest(config: Config) -> str:
+    """Digest of all settings that change the result; limits on time and what is kept where do not."""
+    text = config.model_dump_json(
+        exclude={
+            "about": True,
+            "data": {"cache", "cache_limit_mb", "num_workers"},
+            "training": {"time_limit_min", "checkpoint_min"},
+        }
+    )
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def write_log(run: RunDir, rows: list[dict[str, float]]) -> None:
+    """log.csv from all finished epochs."""
+    buffer = io.StringIO()
+    columns = list(rows[0]) if rows else ["epoch"]
+    writer = csv.DictWriter(buffer, columns, lineterminator="\n", extrasaction="raise")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text_atomic(run.log, buffer.getvalue())
