@@ -72,7 +72,13 @@ def _unfold(text: str) -> str:
 
 def results_table() -> str:
     """One row per committed run and judged split, with intervals and n."""
-    header = ("run", "track, split", *(name.replace("_", " ") for name in COLUMNS), "n", "training")
+    header = (
+        "run",
+        "track, split",
+        *(name.replace("_", " ").replace("f1", "F1").replace("auc", "AUC") for name in COLUMNS),
+        "n",
+        "training",
+    )
     lines = [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
     for path in sorted(RESULTS.glob("*.json")):
         result = json.loads(path.read_text(encoding="utf-8"))
