@@ -15,7 +15,7 @@ test: $(VENV)/.installed-dev lint
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy -p lentigo.core -p lentigo.evaluation
+	$(BIN)/mypy -p lentigo
 	$(BIN)/lint-imports
 
 install: $(VENV)/.installed-dev

@@ -11,12 +11,11 @@ diagnoses (26.2 million, surely wrong):
     turned,   peak >= 0.18:   1 / 3      >= 0.21: 1 / 0      (set to 0.23: seven times the chances)
     for comparison, plain correlation of 32x32 gray, 8 turns, >= 0.95: 79 / 991      >= 0.98: 46 / 3
 
-`python benchmarks/duplicates.py` repeats the count at the limits as set (results/benchmark-duplicates.json): 248 pairs;
-7 join different lesion ids, all of one diagnosis, and by eye all 7 are right. The other rows come from sweeps while the
-limits were chosen, on the same images. It
-finds the same picture again, shifted, zoomed to 0.7, flipped, recoloured. Of the 3,207 pairs that HAM10000
-itself names it finds 241: a lesion photographed anew at another scale or angle mostly goes unseen, so
-lesion ids stay necessary.
+`python benchmarks/duplicates.py` repeats the count at the limits as set (results/benchmark-duplicates.json): 248 pairs,
+of which 7 join different lesion ids, all of one diagnosis, and by eye all 7 are right. The other rows come from sweeps
+while the limits were chosen, on the same images. The search finds the same picture again, shifted, zoomed to 0.7,
+flipped, recoloured. Of the 3,207 pairs that HAM10000 itself names it finds 241: a lesion photographed anew at another
+scale or angle mostly goes unseen, so lesion ids stay necessary.
 """
 
 from __future__ import annotations
