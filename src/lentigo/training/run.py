@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import csv
 import json
 import resource
@@ -98,7 +99,15 @@ def open_fabric(config: Config, where: Devices) -> Fabric:
         precision={"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[precision],
     )
     fabric.launch()
+    if wanted > 1:
+        atexit.register(_leave_group)
     return fabric
+
+
+def _leave_group() -> None:
+    """Stop gloo's threads before the interpreter ends; left running, they abort the process now and then."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def start_run(
