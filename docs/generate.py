@@ -27,7 +27,7 @@ EXIT_CODES = {
     ExitCode.USAGE: "wrong option, recipe key or missing package",
     ExitCode.DATA: "data, weights or runs that cannot be used as they are",
     ExitCode.GATE: "a quality gate failed",
-    ExitCode.INTERRUPTED: "stopped by Ctrl-C or SIGTERM; the state was saved",
+    ExitCode.INTERRUPTED: "interrupted by Ctrl-C or SIGTERM; a training saves its state first",
 }
 
 

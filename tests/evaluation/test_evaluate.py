@@ -11,6 +11,7 @@ from sklearn.metrics import classification_report as oracle_report
 from lentigo.core.errors import DataError
 from lentigo.core.predictions import Predictions
 from lentigo.core.taxonomy import CLASS_CODES, CLASSES
+from lentigo.data.synthetic import SYNTHETIC_NOTICE
 from lentigo.evaluation.evaluate import Judgement, classification_report, judge
 
 
@@ -107,3 +108,13 @@ def test_one_image_is_judged():
 def test_no_images_are_refused():
     with pytest.raises(DataError, match="'test'; found none"):
         judge(predictions_of([], []), split="test")
+
+
+def test_scores_of_drawings_say_so():
+    predictions = predictions_of([4, 5, 5], [4, 5, 4])
+    drawn, real = judge(predictions, split="val", synthetic=True), judge(predictions, split="val")
+    assert drawn.as_dict()["synthetic"] is True
+    assert Judgement.from_dict(drawn.as_dict()).notice == SYNTHETIC_NOTICE
+    assert classification_report(drawn).rstrip().endswith(SYNTHETIC_NOTICE)
+    assert real.as_dict()["synthetic"] is False
+    assert SYNTHETIC_NOTICE not in classification_report(real)

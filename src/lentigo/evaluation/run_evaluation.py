@@ -29,6 +29,7 @@ from lentigo.evaluation.metrics import score
 from lentigo.evaluation.report import write_report
 from lentigo.evaluation.show_data import draw_grids
 from lentigo.models.checkpoint import load_checkpoint
+from lentigo.models.weights import origin_name
 from lentigo.training.inference import predict_logits
 from lentigo.training.rows import judged_rows
 from lentigo.training.run import read_catalog
@@ -195,7 +196,7 @@ def _run_facts(run: RunDir, catalog: Catalog) -> dict[str, str]:
     facts = {
         "recipe": f"{config.about.name}{changes}",
         "architecture": config.model.architecture,
-        "weights at start": str(status.get("start", config.model.weights)),
+        "weights at start": str(status.get("start") or origin_name(config.model.weights)),
         "input": f"{config.preprocess.color_mode}, {config.preprocess.resize_steps_px[-1]} px",
         "data": f"{catalog.name}: {len(catalog)} images of {len({row.lesion_id for row in catalog})} lesions",
         "rows (sha256)": catalog.sha256[:16],
@@ -204,10 +205,15 @@ def _run_facts(run: RunDir, catalog: Catalog) -> dict[str, str]:
         "training time": _minutes(status.get("elapsed_s")),
         "machine": f"{environment.get('cpu', 'unknown')}, {environment.get('cores', '?')} cores",
         "versions": ", ".join(f"{name} {packages[name]}" for name in ("torch", "torchvision") if name in packages),
-        "lentigo": f"{environment.get('lentigo', '')} {str(environment.get('commit', ''))[:12]}".strip(),
+        "lentigo": f"{environment.get('lentigo', '')} {_short_commit(str(environment.get('commit', '')))}".strip(),
     }
     sessions = environment.get("sessions", [])
     return facts | ({"sessions": f"{len(sessions)} (environment.json)"} if len(sessions) > 1 else {})
+
+
+def _short_commit(commit: str) -> str:
+    """Twelve digits, and the + that marks uncommitted changes."""
+    return commit[:12] + ("+" if commit.endswith("+") else "")
 
 
 def _minutes(seconds: float | None) -> str:

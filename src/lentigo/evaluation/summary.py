@@ -11,6 +11,7 @@ from lentigo.core.errors import DataError
 from lentigo.core.files import write_json_atomic
 from lentigo.core.run_dir import RunDir
 from lentigo.evaluation.run_evaluation import read_log, read_metrics
+from lentigo.models.weights import origin_name
 from lentigo.training.rows import judged_rows, training_rows
 from lentigo.training.run import read_catalog
 
@@ -28,7 +29,7 @@ def summarise_run(run: RunDir, track: str) -> dict[str, Any]:
     environment = json.loads(run.environment.read_text(encoding="utf-8"))
     sessions = environment.get("sessions", [environment])
     settings = config.model_dump(mode="json", exclude={"about"})
-    settings["model"]["weights"] = status.get("start", Path(config.model.weights).name)
+    settings["model"]["weights"] = status.get("start") or origin_name(config.model.weights)
     return {
         "recipe": config.about.name,
         "recipe_changes": list(config.about.changes),
@@ -41,7 +42,7 @@ def summarise_run(run: RunDir, track: str) -> dict[str, Any]:
         "machine": {name: environment.get(name) for name in ("cpu", "cores", "platform", "python", "packages")},
         "lentigo": {
             "version": environment.get("lentigo"),
-            "commits": list(dict.fromkeys(session.get("commit") for session in sessions)),
+            "commits": list(dict.fromkeys(str(session.get("commit", "")) for session in sessions)),
         },
         "data": {
             "name": catalog.name,
