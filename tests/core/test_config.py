@@ -62,7 +62,7 @@ def test_paper_recipes_hold_the_values_of_the_report(name: str, architecture: st
             "loss": {"kind": "cross_entropy", "label_smoothing": 0, "class_weights": "none"},
             "regularization": {"ema_decay": 0, "mixup_alpha": 0, "cutmix_alpha": 0},
             "training": {
-                "epochs": 25, "batch_size": 8, "sampler": "inverse", "selection_metric": "accuracy",
+                "epochs": 20, "batch_size": 8, "sampler": "inverse", "selection_metric": "accuracy",
                 "early_stop_epochs": 0, "time_limit_min": 0, "precision": "32",
             },
         }

@@ -125,6 +125,9 @@ class LossConfig(Section):
     class_weights: Strength = Field("none", description="loss weights from training class counts")
     focal_gamma: NonNegative = Field(2.0, description="focal loss only")
     logit_adjustment: NonNegative = Field(1.0, description="strength tau; logit_adjusted only")
+    prior_correction: Fraction = Field(
+        0.0, description="after training, take this share of the log class prior off the logits; 1: uniform prior"
+    )
 
 
 class RegularizationConfig(Section):
@@ -135,10 +138,60 @@ class RegularizationConfig(Section):
     cutmix_alpha: NonNegative = Field(0.0, description="Beta(alpha, alpha) patch area; 0: off")
 
 
+class DistillationConfig(Section):
+    """Learning from finished models as well as from labels; both see the same augmented image."""
+
+    teachers: tuple[str, ...] = Field((), description="weights of finished runs (RUN/checkpoints/best.safetensors)")
+    weight: Fraction = Field(0.0, description="share of the loss that follows the teachers; 0: off")
+    temperature: Annotated[float, Field(gt=0, le=100)] = Field(2.0, description="softens both sides")
+
+
+class MiningConfig(Section):
+    """A round of hard mining (`lentigo mine`); recipes with a method continue a finished run."""
+
+    method: Literal["none", "report", "out_of_fold"] = Field(
+        "none", description="report: hard images of the trained model, alone; out_of_fold: boosted among all images"
+    )
+    control: Literal["none", "continuation", "random", "shuffled", "hard_only"] = Field(
+        "none", description="the same round with another choice of images, for comparison"
+    )
+    confidence_threshold: Fraction = Field(0.6, description="report: right answers below this are hard, too")
+    folds: Annotated[int, Field(ge=2, le=20)] = Field(3, description="out_of_fold: lesion-grouped folds")
+    fold_seeds: Annotated[int, Field(ge=1, le=20)] = Field(2, description="out_of_fold: times all folds are trained")
+    fold_epochs: Annotated[int, Field(ge=0)] = Field(0, description="epochs of a fold's training; 0: as the run")
+    fold_size_px: Annotated[int, Field(ge=0, le=2048)] = Field(
+        0, description="input of a fold's network; 0: as the run"
+    )
+    neighbors: Annotated[int, Field(ge=1, le=1000)] = Field(10, description="noise screen: nearest training images")
+    suspect_confidence: Fraction = Field(0.8, description="noise screen: least probability of the same wrong class")
+    suspect_agreement: Fraction = Field(0.1, description="noise screen: most neighbours with the image's own label")
+    hard_fraction: Fraction = Field(
+        0.12, description="share of draws that the hardest images, which are boosted, would get without"
+    )
+    boost: NonNegative = Field(2.0, description="weight of a hard image: 1 + boost x hardness")
+    boost_cap: Annotated[float, Field(ge=1)] = Field(3.0, description="upper bound of that weight")
+    max_hard_share: Fraction = Field(0.3, description="upper bound of the share of draws that go to hard images")
+    ramp_fraction: Fraction = Field(0.5, description="share of the epochs over which the boost rises to its full size")
+    draws_per_epoch: Annotated[int, Field(ge=0)] = Field(0, description="images drawn an epoch; 0: as many as chosen")
+    fold_weights: str = Field("", description="start of the folds' networks; filled in: that of the first run")
+    parent: str = Field("", description="run that this round continues; filled in by the program")
+
+
+class InferenceConfig(Section):
+    """How a finished model is applied."""
+
+    views: Literal[1, 2, 4, 8] = Field(
+        1,
+        description="test-time augmentation: mean logits over 2 (mirror), 4 (flips) or 8 (flips, quarter turns) views",
+    )
+
+
 class TrainingConfig(Section):
     """How long, how fast, and which epoch is kept."""
 
     epochs: Annotated[int, Field(ge=1, le=10000)] = Field(8, description="passes over the training set")
+    small_epochs: Annotated[int, Field(ge=0)] = Field(0, description="first epochs that train at a smaller input size")
+    small_size_px: Annotated[int, Field(ge=16, le=2048)] = Field(160, description="that input size")
     batch_size: Annotated[int, Field(ge=1, le=65536)] = Field(32, description="global, over all devices")
     sampler: Strength = Field("none", description="draw classes evenly: none, sqrt, or inverse of their frequency")
     selection_metric: Literal["balanced_accuracy", "accuracy", "macro_f1", "loss", "last"] = Field(
@@ -170,6 +223,9 @@ class Config(Section):
     loss: LossConfig = LossConfig()  # type: ignore[call-arg]
     regularization: RegularizationConfig = RegularizationConfig()  # type: ignore[call-arg]
     training: TrainingConfig = TrainingConfig()  # type: ignore[call-arg]
+    distillation: DistillationConfig = DistillationConfig()  # type: ignore[call-arg]
+    mining: MiningConfig = MiningConfig()  # type: ignore[call-arg]
+    inference: InferenceConfig = InferenceConfig()  # type: ignore[call-arg]
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:
@@ -181,6 +237,14 @@ class Config(Section):
                 "the class imbalance would be corrected twice: use one of training.sampler, loss.class_weights and "
                 "loss.kind = logit_adjusted at full strength"
             )
+        if self.loss.kind == "logit_adjusted" and self.loss.prior_correction:
+            raise ValueError("loss.kind = logit_adjusted corrects the prior already; set loss.prior_correction = 0")
+        if self.distillation.teachers and not self.distillation.weight:
+            raise ValueError("distillation.teachers need a distillation.weight above 0")
+        if self.mining.method == "none" and self.mining.control != "none":
+            raise ValueError("mining.control needs a mining.method")
+        if self.training.small_epochs and self.training.small_size_px >= self.preprocess.resize_steps_px[-1]:
+            raise ValueError("training.small_size_px must be less than the input size, the last of resize_steps_px")
         if self.optimizer.head_only_epochs >= self.training.epochs:
             raise ValueError("optimizer.head_only_epochs must be less than training.epochs")
         return self
@@ -202,6 +266,25 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Config:
     Raises:
         ConfigError: for an unknown recipe, key or value; all problems at once, with the nearest right key.
     """
+    return parse_config(_read_recipe(name_or_path, overrides), name_or_path)
+
+
+def merge_recipe(base: Config, name_or_path: str, overrides: Sequence[str] = ()) -> Config:
+    """`base` with the keys that a recipe and the overrides state in their place; `about` is the recipe's.
+
+    Raises:
+        ConfigError: as `load_recipe`.
+    """
+    stated = _read_recipe(name_or_path, overrides)
+    parse_config(stated, name_or_path)
+    values = base.model_dump() | {"about": {}}
+    for section, keys in stated.items():
+        values[section] |= keys
+    return parse_config(values, name_or_path)
+
+
+def _read_recipe(name_or_path: str, overrides: Sequence[str]) -> dict[str, Any]:
+    """The stated values of a recipe, unchecked."""
     if name_or_path in recipe_names():
         text = (resources.files("lentigo.training") / "recipes" / f"{name_or_path}.toml").read_text("utf-8")
     elif Path(name_or_path).is_file():
@@ -223,7 +306,7 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Config:
     for override in overrides:
         _apply_override(values, override)
     _note_changes(values, overrides)
-    return parse_config(values, name_or_path)
+    return values
 
 
 def parse_config(values: Mapping[str, Any], origin: str) -> Config:

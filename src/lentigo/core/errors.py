@@ -34,6 +34,12 @@ class LentigoError(Exception):
         return f"{self.message}\n  remedy: {self.remedy}"
 
 
+class Stopped(LentigoError):
+    """Asked to stop in the middle of a task of several trainings; all is saved (exit 130)."""
+
+    exit_code = ExitCode.INTERRUPTED
+
+
 class ConfigError(LentigoError):
     """A wrong recipe, option or combination of options (exit 2)."""
 

@@ -92,6 +92,16 @@ class RunDir:
         """The self-contained report."""
         return self.path / "report.html"
 
+    @property
+    def mining(self) -> Path:
+        """Folder of a round of hard mining: its table, its suspects, and the out-of-fold models it rests on."""
+        return self.path / "mining"
+
+    @property
+    def mining_rounds(self) -> list[Path]:
+        """Tables of the rounds, oldest first; the last one weighted this run's training images."""
+        return sorted(self.mining.glob("round-*.csv"), key=lambda path: int(path.stem.rpartition("-")[2]))
+
     def predictions(self, split: str) -> Path:
         """Logits of one split."""
         return self.path / "predictions" / f"{split}.csv"

@@ -88,6 +88,10 @@ class Catalog:
         """The rows for which `keep` is true, in the same order."""
         return replace(self, rows=tuple(row for row in self.rows if keep(row)))
 
+    def pick(self, wanted: NDArray[np.bool_]) -> Catalog:
+        """The rows where `wanted` (N,) is true, in the same order."""
+        return replace(self, rows=tuple(row for row, take in zip(self.rows, wanted, strict=True) if take))
+
     def split(self, *names: str) -> Catalog:
         """The rows of the named splits."""
         return self.filter(lambda row: row.split in names)

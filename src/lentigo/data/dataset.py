@@ -36,21 +36,25 @@ class LesionDataset(Dataset[Sample]):  # type: ignore[misc]
     def __getitem__(self, index: int) -> Sample:
         return self._sample(self.images[index], index)
 
-    def _sample(self, first_step: Image.Image, index: int) -> Sample:
+    def _sample(self, first_step: Image.Image, index: int, size_px: int | None = None) -> Sample:
         preprocess = self.images.preprocess
-        pixels = preprocess.to_input(preprocess.remaining_steps(first_step))
+        pixels = preprocess.to_input(preprocess.remaining_steps(first_step, size_px))
         return Sample(torch.from_numpy(pixels), self.images.catalog.rows[index].label, index)
 
 
 @dataclass(frozen=True)
 class TrainingDataset(LesionDataset):
-    """The same rows, augmented; addressed by Draw, whose number alone decides the augmentation."""
+    """The same rows, augmented; addressed by Draw, whose number alone decides the augmentation.
+
+    `size_px` replaces the contract's input size for a phase of training at a smaller one.
+    """
 
     augment: Augment
     seed: int
+    size_px: int | None = None
 
     def __getitem__(self, draw: Draw) -> Sample:  # type: ignore[override]
         with torch.random.fork_rng(devices=[]):
             torch.random.default_generator.manual_seed(derive_seed(self.seed, "augment", draw.number))
             image = self.augment(self.images[draw.index])
-        return self._sample(image, draw.index)
+        return self._sample(image, draw.index, self.size_px)

@@ -52,10 +52,11 @@ class Preprocess(PreprocessConfig):
             image = _shorter_side_crop(image, size, self._resample)
         return image if image.size == (size, size) else image.resize((size, size), self._resample)
 
-    def remaining_steps(self, image: Image.Image) -> Image.Image:
-        """The later resizes, applied to the result of `first_step`."""
-        for size in self.resize_steps_px[1:]:
-            image = image.resize((size, size), self._resample)
+    def remaining_steps(self, image: Image.Image, size_px: int | None = None) -> Image.Image:
+        """The later resizes, applied to the result of `first_step`; `size_px` replaces the last size."""
+        last = self.input_size_px if size_px is None else size_px
+        for size in (*self.resize_steps_px[1:-1], last):
+            image = image if image.size == (size, size) else image.resize((size, size), self._resample)
         return image
 
     def to_input(self, image: Image.Image) -> NDArray[np.float32]:

@@ -32,14 +32,40 @@ def class_weights(labels: NDArray[np.int64], strength: Strength) -> NDArray[np.f
     return result
 
 
-def epoch_order(labels: NDArray[np.int64], strength: Strength, seed: int, epoch: int) -> NDArray[np.int64]:
-    """Indices (N,) of one epoch: a permutation without a sampler, else N weighted draws with replacement."""
+def draw_probabilities(
+    labels: NDArray[np.int64], strength: Strength, factors: NDArray[np.float64] | None = None
+) -> NDArray[np.float64]:
+    """Probability (N,) of each image at each draw: its class's weight times its own factor (>= 0), which may be 0.
+
+    Classes are counted over the images that can be drawn.
+    """
+    kept = np.ones(len(labels)) if factors is None else factors
+    weights = class_weights(labels[kept > 0], strength)[labels] * kept
+    result: NDArray[np.float64] = weights / weights.sum()
+    return result
+
+
+def epoch_order(
+    labels: NDArray[np.int64],
+    strength: Strength,
+    seed: int,
+    epoch: int,
+    factors: NDArray[np.float64] | None = None,
+    draws: int = 0,
+) -> NDArray[np.int64]:
+    """Indices (M,) of one epoch; M is `draws`, or the number of images with a factor above 0.
+
+    Without a sampler and with equal factors every image comes equally often, in random order; else the draws
+    are weighted, with replacement.
+    """
     generator = np.random.default_rng(derive_seed(seed, "order", epoch))
-    count = len(labels)
-    if strength == "none":
-        return generator.permutation(count).astype(np.int64)
-    weights = class_weights(labels, strength)[labels]
-    return generator.choice(count, size=count, replace=True, p=weights / weights.sum()).astype(np.int64)
+    kept = np.arange(len(labels)) if factors is None else np.flatnonzero(factors > 0)
+    count = draws or len(kept)
+    if strength == "none" and (factors is None or np.ptp(factors[kept]) == 0):
+        rounds = [generator.permutation(kept) for _ in range(-(-count // len(kept)))]
+        return np.concatenate(rounds)[:count].astype(np.int64)
+    probabilities = draw_probabilities(labels, strength, factors)
+    return generator.choice(len(labels), size=count, replace=True, p=probabilities).astype(np.int64)
 
 
 @dataclass(frozen=True)

@@ -91,6 +91,7 @@ def evaluate_run(
             dataset,
             device=device,
             channels_last=config.training.channels_last,
+            views=spec.views,
             progress=progress,
         )
         if split == "test":

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -16,14 +17,19 @@ from lentigo.core.errors import CheckpointError, ConfigError, first_five
 from lentigo.core.files import write_atomic
 from lentigo.core.taxonomy import CLASS_CODES
 from lentigo.data.preprocess import Preprocess
-from lentigo.models.network import build_network
+from lentigo.models.network import build_network, find_architecture
 
 FORMAT_VERSION = 1
 _METADATA_KEY = "lentigo"
 
 
 class ModelSpec(BaseModel):
-    """All but the weights: architecture, class order, the evaluation contract and where the weights come from."""
+    """All but the weights: architecture, class order, the evaluation contract and where the weights come from.
+
+    `logit_shift` (empty or one number a class) is the prior correction: `load_checkpoint` adds it to the last
+    layer's bias. The file keeps the weights as they were trained, so that training goes on from it unshifted.
+    `views` is the test-time augmentation that the model is judged with.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -32,6 +38,8 @@ class ModelSpec(BaseModel):
     dropout: float = 0.2
     classes: tuple[str, ...] = CLASS_CODES
     preprocess: Preprocess
+    logit_shift: tuple[float, ...] = ()
+    views: Literal[1, 2, 4, 8] = 1
     provenance: dict[str, str] = {}
 
 
@@ -40,8 +48,8 @@ def save_checkpoint(path: Path, weights: Mapping[str, Tensor], spec: ModelSpec) 
     return save_tensors(path, weights, {_METADATA_KEY: spec.model_dump(mode="json")})
 
 
-def load_checkpoint(path: Path) -> tuple[nn.Module, ModelSpec]:
-    """The network in evaluation mode, and its spec.
+def load_checkpoint(path: Path, *, corrected: bool = True) -> tuple[nn.Module, ModelSpec]:
+    """The network in evaluation mode, and its spec; `corrected` applies the prior correction.
 
     Raises:
         CheckpointError: where the file is missing, damaged, foreign, newer than this version, or does not fit.
@@ -69,6 +77,10 @@ def load_checkpoint(path: Path) -> tuple[nn.Module, ModelSpec]:
             "Use a model of these seven classes.",
         )
     _load_exactly(network, weights, path)
+    if corrected and spec.logit_shift:
+        bias = network.get_parameter(f"{find_architecture(spec.architecture).head}.bias")
+        with torch.no_grad():
+            bias += torch.tensor(spec.logit_shift)
     return network.eval(), spec
 
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from lentigo.core.config import LossConfig
+from lentigo.core.config import LossConfig, Strength
 from lentigo.core.taxonomy import NUM_CLASSES
 from lentigo.data.sampling import class_weights
 
@@ -51,6 +53,30 @@ def focal_loss(logits: Tensor, target: Tensor, gamma: float, weights: Tensor | N
     if weights is not None:
         loss = loss * weights[target]
     return loss.mean()
+
+
+def distillation_loss(logits: Tensor, teacher_probs: Tensor, temperature: float) -> Tensor:
+    """Mean over N images of T^2 KL(teacher || student at temperature T), Hinton et al., arXiv 1503.02531.
+
+    `teacher_probs` (N, C) are softened already; T^2 keeps the gradients' size independent of T.
+    """
+    log_probs = functional.log_softmax(logits / temperature, dim=1)
+    return functional.kl_div(log_probs, teacher_probs, reduction="batchmean") * temperature**2
+
+
+def prior_shift(train_labels: NDArray[np.int64], sampler: Strength, loss_weights: Strength, tau: float) -> Tensor:
+    """What prior correction adds to the logits: -tau log q, centred, (7,) float32.
+
+    q is the class prior that training presented: image counts times the sampler's and the loss's class weights
+    (Menon et al., arXiv 2007.07314, eq. 9). Classes without training images are left alone.
+    """
+    counts = np.bincount(train_labels, minlength=NUM_CLASSES).astype(np.float64)
+    presented = counts * class_weights(train_labels, sampler) * class_weights(train_labels, loss_weights)
+    seen = presented > 0
+    shift = np.zeros(NUM_CLASSES)
+    shift[seen] = -tau * np.log(presented[seen] / presented.sum())
+    shift[seen] -= shift[seen].mean()
+    return torch.from_numpy(shift).float()
 
 
 def _on(weights: Tensor | None, logits: Tensor) -> Tensor | None:

@@ -1,8 +1,8 @@
-"""The only loop over a data set without training."""
+"""The only loop over a data set without training: for logits, or for features."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from lentigo.core.predictions import Predictions
 from lentigo.core.taxonomy import NUM_CLASSES
 from lentigo.data.dataset import LesionDataset
+from lentigo.models.features import pooled_features
 from lentigo.training.allocator import keep_freed_memory
 
 Progress = Callable[[int, int], None]
@@ -27,30 +28,27 @@ def predict_logits(
     batch_size: int = 64,
     num_workers: int = 0,
     channels_last: bool = True,
+    views: int = 1,
     progress: Progress = lambda done, total: None,
 ) -> Predictions:
     """Logits of every row, in catalogue order. The network's mode is restored afterwards.
 
+    `views` of 2, 4 or 8 give the mean logits over mirrored, flipped and quarter-turned copies of each image.
+
     With several processes, each takes every W-th row and all get the whole table: nothing padded, nothing twice.
     """
-    if torch.device(device).type == "cpu":
-        keep_freed_memory()
     rank, world_size = _place()
-    indices = range(rank, len(dataset), world_size)
-    loader = DataLoader(
-        dataset, batch_size=batch_size, sampler=list(indices), num_workers=num_workers, collate_fn=_collate
+    logits = _forward(
+        lambda batch: torch.stack([network(view).float() for view in _views(batch, views)]).mean(dim=0),
+        network,
+        dataset,
+        range(rank, len(dataset), world_size),
+        device=device,
+        batch_size=batch_size,
+        num_workers=num_workers,
+        channels_last=channels_last,
+        progress=lambda done: progress(min(done * world_size, len(dataset)), len(dataset)),
     )
-    was_training = network.training
-    network.eval()
-    logits = np.empty((len(indices), NUM_CLASSES), dtype=np.float32)
-    done = 0
-    with torch.inference_mode():
-        for images in loader:
-            batch = images.to(device, memory_format=torch.channels_last if channels_last else torch.contiguous_format)
-            logits[done : done + len(batch)] = network(batch).float().cpu().numpy()
-            done += len(batch)
-            progress(min(done * world_size, len(dataset)), len(dataset))
-    network.train(was_training)
     rows = dataset.images.catalog.rows
     return Predictions(
         tuple(row.image_id for row in rows),
@@ -58,6 +56,63 @@ def predict_logits(
         dataset.images.catalog.labels,
         _gather(logits, len(dataset), world_size),
     )
+
+
+def extract_features(
+    network: nn.Module, dataset: LesionDataset, *, device: torch.device | str = "cpu", batch_size: int = 64
+) -> NDArray[np.float32]:
+    """Pooled features (N, D) of every row, in catalogue order, by this process alone."""
+    return _forward(
+        lambda batch: pooled_features(network, batch).float(),
+        network,
+        dataset,
+        range(len(dataset)),
+        device=device,
+        batch_size=batch_size,
+        num_workers=0,
+        channels_last=True,
+        progress=lambda done: None,
+    )
+
+
+def _forward(
+    function: Callable[[Tensor], Tensor],
+    network: nn.Module,
+    dataset: LesionDataset,
+    indices: range,
+    *,
+    device: torch.device | str,
+    batch_size: int,
+    num_workers: int,
+    channels_last: bool,
+    progress: Callable[[int], None],
+) -> NDArray[np.float32]:
+    """What `function` makes of each indexed image, stacked; `network` is in evaluation mode meanwhile."""
+    if torch.device(device).type == "cpu":
+        keep_freed_memory()
+    loader = DataLoader(
+        dataset, batch_size=batch_size, sampler=list(indices), num_workers=num_workers, collate_fn=_collate
+    )
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    was_training = network.training
+    network.eval()
+    parts: list[NDArray[np.float32]] = [np.empty((0, NUM_CLASSES), np.float32)] if not len(indices) else []
+    done = 0
+    with torch.inference_mode():
+        for images in loader:
+            parts.append(function(images.to(device, memory_format=layout)).cpu().numpy())
+            done += len(images)
+            progress(done)
+    network.train(was_training)
+    return np.concatenate(parts)
+
+
+def _views(images: Tensor, count: int) -> Iterator[Tensor]:
+    """The images (N, 3, S, S), then mirrored, upside down and both, then all of these with rows and columns swapped."""
+    for number in range(count):
+        axes = [axis for bit, axis in ((1, 3), (2, 2)) if number & bit]
+        view = images.flip(axes) if axes else images
+        yield view.transpose(2, 3) if number & 4 else view
 
 
 def _collate(samples: list[tuple[Tensor, int, int]]) -> Tensor:

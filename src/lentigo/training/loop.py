@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -27,7 +27,7 @@ from lentigo.data.catalog import Catalog
 from lentigo.data.dataset import LesionDataset, Sample, TrainingDataset
 from lentigo.data.sampling import EpochBatches, epoch_order
 from lentigo.models.checkpoint import ModelSpec, save_checkpoint
-from lentigo.models.losses import Loss, build_loss
+from lentigo.models.losses import Loss, build_loss, distillation_loss, prior_shift
 from lentigo.models.network import (
     find_architecture,
     freeze_backbone,
@@ -39,12 +39,14 @@ from lentigo.training.clock import Clock
 from lentigo.training.ema import build_average
 from lentigo.training.events import EpochDone, Listener, Message, StepDone, Validating
 from lentigo.training.inference import predict_logits
+from lentigo.training.mining_table import RoundTable, ramped
 from lentigo.training.mixing import Mixer
 from lentigo.training.rows import build_preprocess, judged_rows, training_rows
 from lentigo.training.schedule import build_optimizer, rate_factor, set_rates
 from lentigo.training.setup import check_batch, describe_rows, open_both, start_network
 from lentigo.training.state import Progress, TrainingState, config_digest, write_log
 from lentigo.training.stopping import stop_requests
+from lentigo.training.teachers import load_teachers
 
 Score = Callable[[Predictions], Mapping[str, float]]
 """Validation predictions -> loss, accuracy, balanced_accuracy and macro_f1."""
@@ -71,7 +73,8 @@ class Outcome:
 class Trainer:
     """One training of one run, from its construction (data decoded, network built) to its outcome.
 
-    `resuming` leaves out the starting weights, which a saved state replaces and which may be gone by then.
+    `resuming` leaves out the starting weights, which a saved state replaces and which may be gone by then. `table`
+    weights the training images of a round of hard mining.
     """
 
     def __init__(
@@ -83,6 +86,7 @@ class Trainer:
         listen: Listener,
         *,
         resuming: bool = False,
+        table: RoundTable | None = None,
     ) -> None:
         catalog.check_disjoint()
         self.config, self.fabric, self.score, self.listen = config, fabric, score, listen
@@ -98,12 +102,18 @@ class Trainer:
                 "Add a val split, or pass --set training.selection_metric=last.",
             )
         listen(Message(describe_rows(catalog, train, val, config)))
+        self.table = table
+        self.factors = None if table is None else table.factors(train)
         self.network, self.weights = start_network(config, fabric, catalog, listen, resuming=resuming)
         train_images, val_images = open_both(train, val, build_preprocess(config, self.architecture), config, listen)
         self.train_data = TrainingDataset(train_images, Augment(config.augment), config.training.seed)
         self.val_data = LesionDataset(val_images)
         self.labels = train.labels
         self.loss: Loss = build_loss(config.loss, torch.from_numpy(train.labels))
+        preprocess = self.train_data.images.preprocess
+        self.teachers = load_teachers(config.distillation, preprocess, self.catalog_sha256, fabric.device, listen)
+        tau, balance = config.loss.prior_correction, (config.training.sampler, config.loss.class_weights)
+        self.shift = prior_shift(train.labels, *balance, tau) if tau else None
         self.mix = Mixer(config.regularization)
         self._use(self.network)
         decay = config.regularization.ema_decay
@@ -126,16 +136,19 @@ class Trainer:
         self.wrapped = self.fabric.setup_module(compiled)
 
     def _batches(self, epoch: int, first_batch: int) -> EpochBatches:
-        training = self.config.training
-        order = epoch_order(self.labels, training.sampler, training.seed, epoch)
+        training, mining = self.config.training, self.config.mining
+        factors = None if self.factors is None else ramped(self.factors, epoch, training.epochs, mining)
+        order = epoch_order(self.labels, training.sampler, training.seed, epoch, factors, mining.draws_per_epoch)
         return EpochBatches(
             order, epoch, training.batch_size, first_batch, self.fabric.global_rank, self.fabric.world_size
         )
 
     def loader(self, epoch: int, first_batch: int) -> DataLoader[Sample]:
         """This process's batches of an epoch, from `first_batch` on."""
+        training = self.config.training
+        size_px = training.small_size_px if epoch < training.small_epochs else None
         return DataLoader(
-            self.train_data,
+            replace(self.train_data, size_px=size_px),
             batch_sampler=self._batches(epoch, first_batch),
             num_workers=self.num_workers,
             pin_memory=self.fabric.device.type == "cuda",
@@ -201,6 +214,10 @@ class Trainer:
         mixed, targets = self.mix(images, labels)
         logits = self.wrapped(mixed)
         loss = self.loss(logits.float(), targets)
+        if len(self.teachers):
+            distillation = self.config.distillation
+            follow = distillation_loss(logits.float(), self.teachers(mixed), distillation.temperature)
+            loss = (1 - distillation.weight) * loss + distillation.weight * follow
         self.fabric.backward(loss)
         if clip_norm:
             # In 16-bit precision a step with infinite gradients is skipped, and must not raise.
@@ -311,8 +328,8 @@ class Trainer:
         self.listen(EpochDone(row, training.epochs, best))
 
     def validate(self) -> Predictions:
-        """Logits of the validation rows by the judged network."""
-        return predict_logits(
+        """Logits of the validation rows by the judged network, in one view, with its prior correction."""
+        found = predict_logits(
             self.state.judged,
             self.val_data,
             device=self.fabric.device,
@@ -320,6 +337,7 @@ class Trainer:
             channels_last=self.config.training.channels_last,
             progress=lambda done, total: self.listen(Validating(done, total)),
         )
+        return found if self.shift is None else replace(found, logits=found.logits + self.shift.numpy())
 
     def _is_best(self, row: Mapping[str, float]) -> bool:
         metric = self.config.training.selection_metric
@@ -378,6 +396,8 @@ class Trainer:
             architecture=self.config.model.architecture,
             dropout=self.config.model.dropout,
             preprocess=self.train_data.images.preprocess,
+            logit_shift=() if self.shift is None else tuple(self.shift.tolist()),
+            views=self.config.inference.views,
             provenance={
                 "recipe": self.config.about.name,
                 "recipe_changes": ", ".join(self.config.about.changes),

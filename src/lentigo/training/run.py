@@ -30,6 +30,7 @@ from lentigo.core.run_dir import RunDir
 from lentigo.data.catalog import Catalog, read_catalog_csv
 from lentigo.training.events import Event, Listener, Message, describe
 from lentigo.training.loop import Outcome, Score, Trainer
+from lentigo.training.mining_table import RoundTable
 
 PLAN_STEPS = 4
 
@@ -119,19 +120,31 @@ def start_run(
     where: Devices,
     score: Score,
     listen: Listener,
+    table: RoundTable | None = None,
+    round_number: int = 1,
 ) -> tuple[RunDir, Outcome]:
-    """Train a new run below `root`. Data and network are built first, so that bad input leaves no folder behind."""
+    """Train a new run below `root`. Data and network are built first, so that bad input leaves no folder behind.
+
+    `table` makes it a round of hard mining, kept as mining/round-`round_number`.csv.
+    """
+    if config.mining.method != "none" and table is None:
+        raise ConfigError(
+            f"the recipe {config.about.name} continues a finished run by hard mining",
+            f"Run `lentigo mine RUN --recipe {config.about.name}`.",
+        )
     fabric = open_fabric(config, where)
     if name is not None and fabric.is_global_zero:
         RunDir.check_name(root, name)
     recorder = Recorder(listen, silent=not fabric.is_global_zero)
-    trainer = Trainer(config, catalog, fabric, score, recorder)
+    trainer = Trainer(config, catalog, fabric, score, recorder, table=table)
     path = ""
     if fabric.is_global_zero:
         run = RunDir.create(root, config.model.architecture, name)
         write_text_atomic(run.config, config.to_toml())
         catalog.to_csv(run.catalog)
         write_text_atomic(run.catalog_digest, f"{catalog.sha256}\n")
+        if table is not None:
+            table.to_csv(run.mining / f"round-{round_number}.csv")
         session = describe_environment()
         facts = {"seed": config.training.seed, "catalog": catalog.name, **asdict(where)}
         write_json_atomic(run.environment, session | facts | {"sessions": [session]})
@@ -151,7 +164,8 @@ def resume_run(path: Path, *, where: Devices, score: Score, listen: Listener) ->
     recorder = Recorder(listen, silent=not fabric.is_global_zero)
     with _held(run, fabric):
         saved = run.state.is_file()
-        trainer = Trainer(config, catalog, fabric, score, recorder, resuming=saved)
+        table = RoundTable.from_csv(run.mining_rounds[-1]) if run.mining_rounds else None
+        trainer = Trainer(config, catalog, fabric, score, recorder, resuming=saved, table=table)
         if saved:
             trainer.resume(run)
         recorder.attach(run)

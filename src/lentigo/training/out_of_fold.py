@@ -1,0 +1,144 @@
+"""Hardness from models that never saw the image: lesion-grouped folds, each trained anew, twice or more.
+
+The fold runs lie in the mined run's folder and are kept, so that an interrupted mining goes on where it stopped
+and later rounds with the same settings use them again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lentigo.core.config import Config, parse_config
+from lentigo.core.errors import Stopped
+from lentigo.core.predictions import Predictions
+from lentigo.core.run_dir import RunDir
+from lentigo.core.seeding import derive_seed
+from lentigo.core.taxonomy import NUM_CLASSES
+from lentigo.data.cache import open_images
+from lentigo.data.catalog import Catalog
+from lentigo.data.dataset import LesionDataset
+from lentigo.data.splits import fold_assignment
+from lentigo.models.checkpoint import load_checkpoint
+from lentigo.training.events import Listener, Message
+from lentigo.training.inference import extract_features, predict_logits
+from lentigo.training.loop import Score
+from lentigo.training.mining import measure_hardness, neighbor_agreement
+from lentigo.training.mining_table import Floats, RoundTable
+from lentigo.training.rows import training_rows
+from lentigo.training.run import Devices, resume_run, start_run
+from lentigo.training.state import config_digest
+
+_SEED_LIMIT = 2**31
+
+
+def out_of_fold_hardness(
+    config: Config, catalog: Catalog, folder: Path, *, where: Devices, score: Score, listen: Listener
+) -> RoundTable:
+    """The unweighted table of all training images of `config`, made once and kept as `folder`/KEY/hardness.csv.
+
+    `config` is that of the run to mine, with the `mining` section of the round; KEY digests all that decides the
+    result.
+
+    Raises:
+        Stopped: where a fold's training was asked to stop; the next call goes on from there.
+    """
+    rows = training_rows(catalog, config)
+    fold_config = _fold_config(config)
+    target = folder / _key(fold_config, config, rows) / "hardness.csv"
+    if target.is_file():
+        listen(Message(f"hardness of {len(rows)} images taken from {target.parent.name}"))
+        return RoundTable.from_csv(target)
+    groups = {row.image_id: row.group_id or row.lesion_id for row in rows}
+    tables: list[Predictions] = []
+    agreements: list[Floats] = []
+    for repetition in range(config.mining.fold_seeds):
+        seed = derive_seed(config.training.seed, "folds", repetition) % _SEED_LIMIT
+        part = fold_assignment(rows, config.mining.folds, seed, groups, allow_missing_classes=True)
+        logits = np.empty((len(rows), NUM_CLASSES), np.float32)
+        agreement = np.empty(len(rows))
+        for number in range(config.mining.folds):
+            held_out = part == number
+            name = f"seed-{repetition}-fold-{number}"
+            listen(Message(f"repetition {repetition + 1}, fold {number + 1} of {config.mining.folds}: {name}"))
+            run = _train_fold(
+                target.parent, name, fold_config, _hold_out(rows, held_out), where=where, score=score, listen=listen
+            )
+            logits[held_out], agreement[held_out] = _judge_fold(run, rows, held_out, config)
+        ids, lesions = tuple(row.image_id for row in rows), tuple(row.lesion_id for row in rows)
+        tables.append(Predictions(ids, lesions, rows.labels, logits))
+        agreements.append(agreement)
+    table = measure_hardness(tables, agreements)
+    table.to_csv(target)
+    return table
+
+
+def _fold_config(config: Config) -> Config:
+    """The recipe of a fold: the run's own, from its first start, without mining, teachers and a choice of epochs."""
+    values, mining = config.model_dump(), config.mining
+    training, optimizer = values["training"], values["optimizer"]
+    training |= {"epochs": mining.fold_epochs or training["epochs"], "selection_metric": "last"}
+    training |= {"early_stop_epochs": 0, "time_limit_min": 0.0}
+    training["small_epochs"] = min(training["small_epochs"], training["epochs"])
+    optimizer["head_only_epochs"] = min(optimizer["head_only_epochs"], training["epochs"] - 1)
+    if mining.fold_size_px:
+        values["preprocess"]["resize_steps_px"] = (mining.fold_size_px,)
+        training["small_epochs"] = 0
+    values["model"]["weights"] = mining.fold_weights or config.model.weights
+    values |= {"mining": {}, "distillation": {}}
+    return parse_config(values, "out-of-fold recipe")
+
+
+def _key(fold_config: Config, config: Config, rows: Catalog) -> str:
+    mining = config.mining
+    facts = (config_digest(fold_config), mining.folds, mining.fold_seeds, mining.neighbors, rows.sha256)
+    return f"out-of-fold-{hashlib.sha256(repr(facts).encode()).hexdigest()[:8]}"
+
+
+def _hold_out(rows: Catalog, held_out: NDArray[np.bool_]) -> Catalog:
+    """The rows as a catalogue whose training split lacks those held out."""
+    pairs = zip(rows.rows, held_out, strict=True)
+    return replace(rows, rows=tuple(replace(row, split="" if out else "train") for row, out in pairs))
+
+
+def _train_fold(
+    root: Path, name: str, config: Config, catalog: Catalog, *, where: Devices, score: Score, listen: Listener
+) -> RunDir:
+    seed = derive_seed(config.training.seed, name) % _SEED_LIMIT
+    config = config.model_copy(update={"training": config.training.model_copy(update={"seed": seed})})
+    run = RunDir(root / name)
+    if run.config.is_file():
+        if run.read_status()["state"] == "done":
+            return run
+        run, outcome = resume_run(run.path, where=where, score=score, listen=listen)
+    else:
+        run, outcome = start_run(config, catalog, root=root, name=name, where=where, score=score, listen=listen)
+    if not outcome.finished:
+        raise Stopped("stopped in an out-of-fold training; it is saved", "Run the same command again to go on.")
+    return run
+
+
+def _judge_fold(
+    run: RunDir, rows: Catalog, held_out: NDArray[np.bool_], config: Config
+) -> tuple[NDArray[np.float32], Floats]:
+    """Logits and neighbour agreement of the held-out rows; neighbours are the rows that the fold trained on."""
+    network, spec = load_checkpoint(run.best, corrected=False)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    network = network.to(device, memory_format=torch.channels_last)
+    judged, trained = (
+        LesionDataset(open_images(rows.pick(wanted), spec.preprocess, config.data)) for wanted in (held_out, ~held_out)
+    )
+    predictions = predict_logits(network, judged, device=device)
+    agreement = neighbor_agreement(
+        extract_features(network, judged, device=device),
+        judged.images.catalog.labels,
+        extract_features(network, trained, device=device),
+        trained.images.catalog.labels,
+        config.mining.neighbors,
+    )
+    return predictions.logits, agreement
