@@ -26,6 +26,7 @@ from lentigo.training.events import EpochDone, Event, Listener, StepDone
 Command = Callable[..., Any]
 COMMANDS = (
     "train",
+    "mine",
     "evaluate",
     "report",
     "runs",
@@ -424,3 +425,27 @@ def test_closed_pipe_is_no_bug(arguments: list[str]) -> None:
     said = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False, timeout=60)
     os.close(writing)
     assert (said.returncode, said.stderr) == (0, "")
+
+
+# --- Hard mining --------------------------------------------------------------------------------------------
+
+
+def test_mine_and_its_report(lentigo: Command, copied: Path) -> None:
+    said = lentigo(
+        "mine", copied, "--recipe", "paper-v2-hard", "--name", "mined", "--json",
+        "--set", "mining.confidence_threshold=1.0", "--set", "training.epochs=1", "--set", "training.batch_size=8",
+    )  # fmt: skip
+    assert said.code == 0, said.err
+    assert "images scored" in said.err
+    mined = Path(said.json["run"])
+    assert mined.parent == copied.parent
+    table = rows(mined / "mining" / "round-1.csv")
+    assert {row["why"] for row in table} <= {"wrong answer", "low confidence", "not hard"}
+    assert lentigo("evaluate", mined, "--resamples", 100).code == 0
+    assert rows(mined / "mining" / "suspects.csv") == []
+    page = (mined / "report.html").read_text(encoding="utf-8")
+    assert "<h2>Hard mining</h2>" in page
+    assert "Most confused pairs" in page
+    refused = lentigo("train", "--config", mined / "config.toml", "--json")
+    assert refused.code == 2
+    assert "lentigo mine RUN" in refused.json["remedy"]

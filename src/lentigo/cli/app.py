@@ -15,6 +15,7 @@ import typer
 from lentigo import __version__
 from lentigo.cli import console
 from lentigo.cli.data import data_app
+from lentigo.cli.mine import mine
 from lentigo.cli.options import parse_minutes
 from lentigo.core.errors import ConfigError, DataError, ExitCode, LentigoError
 
@@ -28,6 +29,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 app.add_typer(data_app, name="data")
+app.command()(mine)
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 RunsDir = Annotated[Path, typer.Option("--runs-dir", help="Folder that holds the runs.")]
@@ -102,7 +104,7 @@ def train(
             )
         with console.training_listener() as listen:
             run, outcome = resume_run(resume, where=where, score=epoch_scores, listen=listen)
-        _finish_training(run, outcome, as_json)
+        finish_training(run, outcome, as_json)
         return
     if data is None and (config is None or not config.with_name("catalog.csv").is_file()):
         raise ConfigError("expected DATA (a CSV, folder, .npz or Parquet pack); found none", "lentigo train DATA")
@@ -133,10 +135,10 @@ def train(
         facts = {name: value for name, value in asdict(plan).items() if name != "rank"}
         console.result(facts, as_json, lambda: console.print_table(("plan", "value"), facts.items()))
         return
-    _finish_training(run, outcome, as_json)
+    finish_training(run, outcome, as_json)
 
 
-def _finish_training(run: Any, outcome: Any, as_json: bool) -> None:
+def finish_training(run: Any, outcome: Any, as_json: bool) -> None:
     """Say how it ended; of several processes only the first speaks."""
     if outcome.rank:
         raise typer.Exit(ExitCode.OK if outcome.finished else ExitCode.INTERRUPTED)

@@ -66,6 +66,7 @@ def write_report(
     run_facts: Mapping[str, str],
     log_rows: Sequence[Mapping[str, float]] = (),
     figures: Mapping[str, str | Path] | None = None,
+    mining: str = "",
     gallery: Sequence[GalleryItem] = (),
     synthetic: bool,
     test_looks: int,
@@ -76,8 +77,8 @@ def write_report(
 
     `judgements`: split -> Judgement, or its dict as in metrics.json; the page answers with test where it is
     judged, else with val. `log_rows`: as for `figures.curves`. `figures`: name -> SVG text, or the path of an
-    SVG, PNG or JPEG. `test_looks`: how often test was judged. `kept_epoch`, where known, was chosen by
-    `selection_metric`, a name as in `config.training`.
+    SVG, PNG or JPEG. `mining`: body of the section on hard mining, as HTML. `test_looks`: how often test was
+    judged. `kept_epoch`, where known, was chosen by `selection_metric`, a name as in `config.training`.
 
     Raises:
         DataError: without any judgement, on a malformed one, or on a figure that runs or loads something.
@@ -94,6 +95,7 @@ def write_report(
         _section("All judged splits", splits_table(judged)) if len(judged) > 1 else "",
         *(_section(f"{one.split.capitalize()}: class by class", _split_body(one)) for one in judged),
         _figures_section(figures or {}, log_rows, curves_caption),
+        _section("Hard mining", mining) if mining else "",
         _gallery_section(gallery),
         _section("The run", _facts(run_facts)) if run_facts else "",
         _section("Text report", _text_reports(judged), kind="long"),

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 
 from lentigo.core.config import Config, load_recipe
 from lentigo.core.errors import CheckpointError, ConfigError, DataError, first_five
@@ -26,17 +25,19 @@ from lentigo.data.synthetic import SYNTHETIC_NOTICE
 from lentigo.evaluation import figures
 from lentigo.evaluation.evaluate import Judgement, classification_report, judge
 from lentigo.evaluation.metrics import score
+from lentigo.evaluation.mining_gallery import mining_section, write_suspects
 from lentigo.evaluation.report import write_report
 from lentigo.evaluation.show_data import draw_grids
+from lentigo.evaluation.thumbnails import jpeg_thumbnail
 from lentigo.models.checkpoint import load_checkpoint
 from lentigo.models.weights import origin_name
 from lentigo.training.inference import predict_logits
+from lentigo.training.mining_table import RoundTable
 from lentigo.training.rows import judged_rows
 from lentigo.training.run import read_catalog
 
 JUDGED_SPLITS = ("val", "test")
 GALLERY_SIZE = 16
-THUMBNAIL_PX = 160
 Progress = Callable[[int, int], None]
 
 
@@ -113,6 +114,8 @@ def render_report(run: RunDir) -> Path:
     log_rows = read_log(run.log)
     gallery, run_facts = _gallery(run, catalog, judgements), _run_facts(run, catalog)
     note = SYNTHETIC_NOTICE if catalog.synthetic else ""
+    if run.mining_rounds:
+        write_suspects(run, RoundTable.from_csv(run.mining_rounds[-1]), catalog)
     config = load_recipe(str(run.config))
     metric, kept_epoch = config.training.selection_metric, run.read_status().get("best_epoch")
     drawn: dict[str, Path] = {"class_balance": figures.class_balance(catalog, run.figure("class_balance"), note=note)}
@@ -133,6 +136,7 @@ def render_report(run: RunDir) -> Path:
         run_facts=run_facts,
         log_rows=log_rows,
         figures=drawn,
+        mining=mining_section(run, catalog),
         gallery=gallery,
         synthetic=catalog.synthetic,
         test_looks=len(run.read_looks()),
@@ -202,6 +206,7 @@ def _run_facts(run: RunDir, catalog: Catalog) -> dict[str, str]:
         "data": f"{catalog.name}: {len(catalog)} images of {len({row.lesion_id for row in catalog})} lesions",
         "rows (sha256)": catalog.sha256[:16],
         "seed": str(config.training.seed),
+        **_extras(config),
         "epochs": str(status.get("epoch", "unknown")),
         "training time": _minutes(status.get("elapsed_s")),
         "machine": f"{environment.get('cpu', 'unknown')}, {environment.get('cores', '?')} cores",
@@ -210,6 +215,21 @@ def _run_facts(run: RunDir, catalog: Catalog) -> dict[str, str]:
     }
     sessions = environment.get("sessions", [])
     return facts | ({"sessions": f"{len(sessions)} (environment.json)"} if len(sessions) > 1 else {})
+
+
+def _extras(config: Config) -> dict[str, str]:
+    """Facts that only some recipes have."""
+    mining, extras = config.mining, {}
+    if mining.method != "none":
+        control = f", control {mining.control}" if mining.control != "none" else ""
+        extras["hard mining"] = f"{mining.method}{control}, continues {mining.parent}"
+    if config.distillation.teachers:
+        extras["teachers"] = f"{len(config.distillation.teachers)}, weight {config.distillation.weight:g}"
+    if config.loss.prior_correction:
+        extras["prior correction"] = f"{config.loss.prior_correction:g}"
+    if config.inference.views > 1:
+        extras["views"] = f"{config.inference.views} at test time"
+    return extras
 
 
 def _short_commit(commit: str) -> str:
@@ -244,13 +264,6 @@ def _gallery(run: RunDir, catalog: Catalog, judgements: Mapping[str, Judgement])
             image = load_image(row.path, row.member)
         except DataError:
             continue  # the report can be written again after the images have moved
-        thumbnail = _jpeg(image)
+        thumbnail = jpeg_thumbnail(image)
         gallery.append((thumbnail, CLASS_CODES[row.label], CLASS_CODES[answered[i]], float(confidence[i])))
     return gallery
-
-
-def _jpeg(image: Image.Image) -> bytes:
-    image.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=80)
-    return buffer.getvalue()

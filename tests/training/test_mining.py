@@ -1,0 +1,332 @@
+"""Hard mining: hardness, the noise screen, what each method and control draws, and whole rounds on a tiny network."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from lentigo.core.config import MiningConfig, load_recipe, merge_recipe
+from lentigo.core.errors import CheckpointError, ConfigError, DataError, Stopped
+from lentigo.core.predictions import Predictions
+from lentigo.core.run_dir import RunDir
+from lentigo.data.catalog import Catalog
+from lentigo.data.sampling import class_weights, draw_probabilities, epoch_order
+from lentigo.models.checkpoint import load_tensors
+from lentigo.training.events import Event, Message, StepDone
+from lentigo.training.loop import Outcome
+from lentigo.training.mining import (
+    choose_boost,
+    choose_hard_only,
+    measure_hardness,
+    neighbor_agreement,
+    screen_noise,
+)
+from lentigo.training.mining_run import mine_run
+from lentigo.training.mining_table import RoundTable, ramped
+from lentigo.training.rows import training_rows
+from lentigo.training.run import Devices, start_run
+
+MINING = MiningConfig(method="out_of_fold")  # type: ignore[call-arg]
+
+
+def predictions_of(probs: np.ndarray, labels: list[int]) -> Predictions:
+    """A table whose softmax gives `probs` (N, 7)."""
+    count = len(labels)
+    ids = tuple(f"image-{i}" for i in range(count))
+    logits = np.log(np.maximum(probs, 1e-9)).astype(np.float32)
+    return Predictions(ids, tuple(f"lesion-{i}" for i in range(count)), np.array(labels), logits)
+
+
+def random_table(count: int = 400, seed: int = 0, agreement: float = 0.5) -> RoundTable:
+    generator = np.random.default_rng(seed)
+    labels = generator.choice(7, size=count, p=[0.04, 0.05, 0.1, 0.02, 0.1, 0.66, 0.03]).tolist()
+    tables = [predictions_of(generator.dirichlet(np.ones(7), size=count), labels) for _ in range(2)]
+    return measure_hardness(tables, [np.full(count, agreement)] * 2)
+
+
+def test_hardness_by_hand() -> None:
+    first = predictions_of(np.array([[0.8, 0.2, 0, 0, 0, 0, 0], [0.1, 0.9, 0, 0, 0, 0, 0]]), [0, 0])
+    second = predictions_of(np.array([[0.6, 0.4, 0, 0, 0, 0, 0], [0.3, 0.7, 0, 0, 0, 0, 0]]), [0, 0])
+    table = measure_hardness([first, second], [np.array([1.0, 0.2]), np.array([0.9, 0.0])])
+    np.testing.assert_allclose(table.mean_confidence, [0.7, 0.2], atol=1e-6)
+    np.testing.assert_allclose(table.hardness, [0.3, 0.8], atol=1e-6)
+    np.testing.assert_allclose(table.variability, [0.1, 0.1], atol=1e-6)
+    np.testing.assert_allclose(table.margin, [0.4, -0.6], atol=1e-6)
+    np.testing.assert_allclose(table.el2n, [np.sqrt(2) * 0.3, np.sqrt(2) * 0.8], atol=1e-6)
+    np.testing.assert_allclose(table.wrong_confidence, [0.0, 0.7], atol=1e-6)
+    np.testing.assert_allclose(table.agreement, [0.9, 0.0])
+    assert table.answered.tolist() == [0, 1]
+
+
+def test_models_that_disagree_on_the_wrong_class_make_no_suspect() -> None:
+    first = predictions_of(np.eye(7)[[1]], [0])
+    second = predictions_of(np.eye(7)[[2]], [0])
+    assert measure_hardness([first, second]).wrong_confidence.tolist() == [0.0]
+
+
+def test_neighbor_agreement_is_the_share_of_the_own_label() -> None:
+    reference = np.array([[1, 0], [0.9, 0.1], [0, 1], [0.1, 0.9]], np.float32)
+    share = neighbor_agreement(
+        np.array([[5, 0], [0, 2]], np.float32), np.array([0, 0]), reference, np.array([0, 1, 1, 1]), 2
+    )
+    assert share.tolist() == [0.5, 0.0]
+
+
+def test_noise_screen_needs_models_and_neighbours() -> None:
+    probs = np.eye(7)[[1, 1, 0]]
+    table = measure_hardness([predictions_of(probs, [0, 0, 0])], [np.array([0.0, 0.5, 0.0])])
+    assert screen_noise(table, MINING).suspect.tolist() == [True, False, False]
+
+
+def test_boost_is_capped_bounded_and_never_for_suspects() -> None:
+    table = random_table()
+    hardest = int(np.argmax(table.hardness))
+    suspect = np.zeros(len(table), np.bool_)
+    suspect[hardest] = True
+    chosen = choose_boost(replace(table, suspect=suspect), MINING, "sqrt", seed=0)
+    assert chosen.weight[hardest] == 1
+    assert chosen.weight.max() <= MINING.boost_cap
+    boosted = chosen.weight > 1
+    unboosted_share = draw_probabilities(table.label, "sqrt")[boosted].sum()
+    share = draw_probabilities(table.label, "sqrt", chosen.weight)[boosted].sum()
+    assert unboosted_share <= MINING.hard_fraction
+    assert unboosted_share < share <= MINING.max_hard_share + 1e-9
+    tight = MINING.model_copy(update={"max_hard_share": 0.15})
+    chosen = choose_boost(table, tight, "sqrt", seed=0)
+    assert draw_probabilities(table.label, "sqrt", chosen.weight)[chosen.weight > 1].sum() == pytest.approx(0.15)
+
+
+def test_controls_of_the_boost() -> None:
+    table = random_table()
+    ours = choose_boost(table, MINING, "sqrt", seed=0)
+
+    def control(name: str) -> RoundTable:
+        return choose_boost(table, MINING.model_copy(update={"control": name}), "sqrt", seed=0)
+
+    assert (control("continuation").weight == 1).all()
+    randomly = control("random").weight
+    assert sorted(randomly) == sorted(ours.weight)
+    assert (randomly != ours.weight).any()
+    shuffled = control("shuffled").weight
+    assert (shuffled != ours.weight).any()
+    for label in range(7):
+        mine = table.label == label
+        assert sorted(shuffled[mine]) == sorted(ours.weight[mine])
+    assert ((control("hard_only").weight > 0) == (ours.weight > 1)).all()
+
+
+def test_reports_way_takes_wrong_and_unsure_images_alone() -> None:
+    probs = np.array([[0.9, 0.1, 0, 0, 0, 0, 0], [0.55, 0.45, 0, 0, 0, 0, 0], [0.2, 0.8, 0, 0, 0, 0, 0]])
+    mining = MiningConfig(method="report", confidence_threshold=0.6)  # type: ignore[call-arg]
+    chosen = choose_hard_only(measure_hardness([predictions_of(probs, [0, 0, 0])]), mining, seed=0)
+    assert chosen.weight.tolist() == [0, 1, 1]
+    assert chosen.why == ("not hard", "low confidence", "wrong answer")
+    with pytest.raises(DataError, match="no hard images"):
+        choose_hard_only(measure_hardness([predictions_of(probs[:1], [0])]), mining, seed=0)
+
+
+def test_table_survives_the_file(tmp_path: Path) -> None:
+    table = choose_boost(random_table(), MINING, "sqrt", seed=1)
+    read = RoundTable.from_csv(table.to_csv(tmp_path / "round-1.csv"))
+    assert list(read.hardness) == sorted(read.hardness, reverse=True)
+    weights = dict(zip(table.image_id, table.weight, strict=True))
+    np.testing.assert_allclose(read.weight, [weights[image_id] for image_id in read.image_id], rtol=1e-5)
+    (tmp_path / "round-1.csv").write_text("image_id\n1\n", encoding="utf-8")
+    with pytest.raises(DataError, match="damaged"):
+        RoundTable.from_csv(tmp_path / "round-1.csv")
+
+
+def test_factors_decide_what_is_drawn() -> None:
+    labels = np.array([0] * 50 + [5] * 150)
+    factors = np.ones(200)
+    factors[:10], factors[100:] = 3.0, 0.0
+    order = epoch_order(labels, "sqrt", seed=0, epoch=0, factors=factors, draws=40_000)
+    drawn = np.bincount(order, minlength=200) / len(order)
+    assert drawn[100:].max() == 0
+    assert drawn[:10].mean() / drawn[10:50].mean() == pytest.approx(3, rel=0.05)
+    expected = class_weights(labels[:100], "sqrt")
+    assert drawn[10:50].mean() / drawn[50:100].mean() == pytest.approx(expected[0] / expected[5], rel=0.05)
+    alone = np.where(np.arange(200) < 30, 1.0, 0.0)
+    counts = np.bincount(epoch_order(labels, "none", seed=0, epoch=0, factors=alone, draws=90), minlength=200)
+    assert counts.tolist() == [3] * 30 + [0] * 170
+
+
+def test_boost_ramps_in_and_a_set_drawn_alone_does_not() -> None:
+    factors = np.array([1.0, 3.0])
+    seen = [float(ramped(factors, epoch, 4, MINING)[1]) for epoch in range(4)]
+    assert seen == [2.0, 3.0, 3.0, 3.0]
+    assert ramped(np.array([0.0, 1.0]), 0, 4, MINING).tolist() == [0.0, 1.0]
+
+
+def test_recipes_merge_over_a_run() -> None:
+    base = load_recipe("paper-v2", ["model.dropout=0.4", "training.seed=7"])
+    merged = merge_recipe(base, "mine", ["training.epochs=2"])
+    assert merged.model.dropout == 0.4
+    assert merged.training.seed == 7
+    assert merged.training.epochs == 2
+    assert merged.mining.method == "out_of_fold"
+    assert merged.about.name == "mine"
+    assert merged.about.changes == ("training.epochs",)
+
+
+# --- Whole rounds -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def parent(tiny: ModuleType, tiny_catalog: Catalog, tmp_path: Path) -> RunDir:
+    config = tiny.make_config(training={"selection_metric": "last"})
+    run, _ = tiny.start(config, tiny_catalog, tmp_path / "runs", "parent")
+    return run
+
+
+FOLDS = ["mining.folds=2", "mining.fold_epochs=1", "mining.fold_size_px=0"]
+SHORT = ["training.epochs=2", "training.batch_size=4"]
+QUICK = [*FOLDS, *SHORT]
+
+
+def mine(
+    tiny: ModuleType, parent: RunDir, name: str, recipe: str = "mine", listen: object = None, **options: object
+) -> tuple[RunDir, Outcome]:
+    settings = {"control": None, "overrides": QUICK, "hardness": None} | options
+    return mine_run(
+        parent,
+        recipe,
+        root=parent.path.parent,
+        name=name,
+        where=Devices("cpu"),
+        score=tiny.score,
+        listen=listen or (lambda event: None),  # type: ignore[arg-type]
+        **settings,  # type: ignore[arg-type]
+    )
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+@pytest.mark.slow
+def test_round_of_our_mining(tiny: ModuleType, parent: RunDir, tiny_catalog: Catalog) -> None:
+    run, outcome = mine(tiny, parent, "mined")
+    assert outcome.finished == "done"
+    config = load_recipe(str(run.config))
+    train = training_rows(tiny_catalog, config)
+    rows = read_rows(run.mining / "round-1.csv")
+    assert {row["image_id"] for row in rows} == {row.image_id for row in train}
+    assert config.mining.draws_per_epoch == len(train)
+    assert config.mining.parent == "parent"
+    assert config.distillation.teachers == (str(parent.best.resolve()),)
+    (hardness,) = parent.mining.glob("out-of-fold-*/hardness.csv")
+    folds = sorted(path.name for path in hardness.parent.iterdir() if path.is_dir())
+    assert folds == ["seed-0-fold-0", "seed-0-fold-1", "seed-1-fold-0", "seed-1-fold-1"]
+    # A second round takes the folds of the first, whose networks start where the first run started.
+    said: list[str] = []
+
+    def listen(event: Event) -> None:
+        if isinstance(event, Message):
+            said.append(event.text)
+
+    again, _ = mine(tiny, run, "mined-again", hardness=hardness, listen=listen)
+    assert [path.name for path in again.mining_rounds] == ["round-2.csv"]
+    assert not [text for text in said if text.startswith("repetition")]
+    assert load_recipe(str(again.config)).mining.fold_weights == "none"
+
+
+@pytest.mark.slow
+def test_held_out_images_are_never_trained_on(tiny: ModuleType, parent: RunDir, tiny_catalog: Catalog) -> None:
+    mine(tiny, parent, "mined")
+    for fold in parent.mining.glob("out-of-fold-*/seed-*"):
+        rows = read_rows(fold / "catalog.csv")
+        trained = {row["lesion_id"] for row in rows if row["split"] == "train"}
+        held_out = {row["lesion_id"] for row in rows if row["split"] == ""}
+        assert trained
+        assert held_out
+        assert not trained & held_out
+    judged = {row.image_id for row in tiny_catalog if row.split in ("val", "test")}
+    assert not judged & {row["image_id"] for row in rows}
+
+
+@pytest.mark.slow
+def test_mining_goes_on_after_a_stop_in_a_fold(tiny: ModuleType, parent: RunDir) -> None:
+    steps = 0
+
+    def stop_once(event: Event) -> None:
+        nonlocal steps
+        if isinstance(event, StepDone):
+            steps += 1
+            if steps == 8:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Stopped):
+        mine(tiny, parent, "mined", listen=stop_once)
+    assert not (parent.path.parent / "mined").exists()
+    resumed, _ = mine(tiny, parent, "mined")
+    for folder in parent.mining.iterdir():
+        folder.rename(parent.path.parent / "kept")
+    straight, _ = mine(tiny, parent, "straight")
+    assert resumed.mining_rounds[0].read_bytes() == straight.mining_rounds[0].read_bytes()
+
+
+@pytest.mark.slow
+def test_interrupted_round_resumes_bit_for_bit(tiny: ModuleType, parent: RunDir) -> None:
+    (hardness,) = [mine(tiny, parent, "whole")[0].mining_rounds[0]]
+    steps = 0
+
+    def stop_once(event: Event) -> None:
+        nonlocal steps
+        if isinstance(event, StepDone):
+            steps += 1
+            if steps == 3:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    run, outcome = mine(tiny, parent, "stopped", hardness=hardness, listen=stop_once)
+    assert not outcome.finished
+    tiny.resume(run)
+    whole, _ = load_tensors(parent.path.parent / "whole" / "checkpoints" / "last.safetensors")
+    resumed, _ = load_tensors(run.last)
+    assert whole.keys() == resumed.keys()
+    assert all((whole[name] == resumed[name]).all() for name in whole)
+
+
+@pytest.mark.slow
+def test_reports_mining_and_its_controls_take_equal_steps(tiny: ModuleType, parent: RunDir) -> None:
+    steps = {}
+    overrides = [*SHORT, "mining.confidence_threshold=0.3"]
+    for control in (None, "continuation", "random", "shuffled"):
+        name = control or "none"
+        run, _ = mine(tiny, parent, name, "paper-v2-hard", control=control, overrides=overrides)
+        steps[name] = load_recipe(str(run.config)).mining.draws_per_epoch
+        weights = [float(row["weight"]) for row in read_rows(run.mining_rounds[0])]
+        chosen = sum(weight > 0 for weight in weights)
+        assert chosen == (len(weights) if control == "continuation" else steps[name])
+    assert len(set(steps.values())) == 1
+
+
+def test_bad_requests(tiny: ModuleType, parent: RunDir, tiny_catalog: Catalog, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no mining recipe"):
+        mine(tiny, parent, "mined", "quick", overrides=[])
+    with pytest.raises(ConfigError, match="keeps the architecture and the preprocessing"):
+        mine(tiny, parent, "mined", overrides=["preprocess.color_mode=gray"])
+    with pytest.raises(ConfigError, match="exists already"):
+        mine(tiny, parent, "parent")
+    with pytest.raises(DataError, match="no mining table"):
+        mine(tiny, parent, "mined", hardness=tmp_path / "none.csv")
+    table = choose_boost(random_table(), MINING, "sqrt", seed=1)
+    with pytest.raises(DataError, match="the mining table has 400 images"):
+        mine(tiny, parent, "mined", hardness=table.to_csv(tmp_path / "foreign.csv"))
+    with pytest.raises(ConfigError, match="lentigo mine RUN"):
+        start_run(
+            load_recipe("mine"), tiny_catalog, root=tmp_path, name="direct", where=Devices("cpu"), score=tiny.score,
+            listen=lambda event: None,
+        )  # fmt: skip
+    parent.write_status("interrupted")
+    with pytest.raises(CheckpointError, match="not finished"):
+        mine(tiny, parent, "mined")
+    assert not (parent.path.parent / "mined").exists()
