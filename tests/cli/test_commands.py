@@ -32,6 +32,7 @@ COMMANDS = (
     "config",
     "doctor",
     "demo",
+    "compare",
     "data check",
     "data split",
     "data synth",
