@@ -33,6 +33,7 @@ COMMANDS = (
     "config",
     "doctor",
     "demo",
+    "compare",
     "data check",
     "data split",
     "data synth",

@@ -14,6 +14,7 @@ import typer
 
 from lentigo import __version__
 from lentigo.cli import console
+from lentigo.cli.compare import compare
 from lentigo.cli.data import data_app
 from lentigo.cli.mine import mine
 from lentigo.cli.options import parse_minutes
@@ -206,6 +207,9 @@ def report(
     if summary is not None:
         console.say(f"summary: {write_summary(folder, summary, track)}")
     console.say(f"report: {folder.report}")
+
+
+app.command()(compare)
 
 
 @app.command()
