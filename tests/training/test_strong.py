@@ -181,6 +181,8 @@ def test_bad_teachers(tiny: ModuleType, tiny_catalog: Catalog, teacher: RunDir, 
         make_trainer(tiny, tiny_catalog, distillation={"teachers": [str(tmp_path / "no.safetensors")], "weight": 0.5})
     with pytest.raises(ConfigError, match=r"need a distillation\.weight"):
         tiny.make_config(distillation={"teachers": ["a.safetensors"]})
+    with pytest.raises(ConfigError, match="there are no teachers"):
+        make_trainer(tiny, tiny_catalog, distillation={"weight": 0.5})
     said: list[str] = []
 
     def listen(event: Event) -> None:

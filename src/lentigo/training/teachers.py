@@ -45,8 +45,13 @@ def load_teachers(
 
     Raises:
         CheckpointError: for a teacher that cannot be read.
-        ConfigError: for one that takes images of another colour mode or normalisation.
+        ConfigError: for a weight without teachers, and a teacher of another colour mode or normalisation.
     """
+    if config.weight and not config.teachers:
+        raise ConfigError(
+            f"distillation.weight is {config.weight:g}, but there are no teachers",
+            "Pass --set 'distillation.teachers=[\"RUN/checkpoints/best.safetensors\"]', or set the weight to 0.",
+        )
     networks = []
     for path in config.teachers:
         network, spec = load_checkpoint(Path(path), corrected=False)
