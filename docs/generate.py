@@ -1,23 +1,32 @@
-"""Write docs/reference.md from the code, and the results table of README.md from results/*.json.
+"""Write docs/reference.md from the code; docs/results.md and the table of README.md from results/ and studies/.
 
 python docs/generate.py
 """
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import typer
 
 from lentigo.cli.app import app
 from lentigo.core.config import all_keys, load_recipe, recipe_names
 from lentigo.core.errors import ExitCode
+from lentigo.evaluation.results_page import (
+    Result,
+    estimate_text,
+    loose_results,
+    read_results,
+    results_page,
+    row_results,
+)
+from lentigo.evaluation.study import Study, load_studies
 
 REFERENCE = Path(__file__).parent / "reference.md"
 README = Path(__file__).parents[1] / "README.md"
+PAGE = Path(__file__).parent / "results.md"
 RESULTS = Path(__file__).parents[1] / "results"
+STUDIES = Path(__file__).parents[1] / "studies"
 BEGIN, END = "<!-- results: written by docs/generate.py -->", "<!-- end of results -->"
 COLUMNS = ("accuracy", "balanced_accuracy", "macro_f1", "macro_auc")
 
@@ -70,8 +79,18 @@ def _unfold(text: str) -> str:
     return "\n".join(line.strip() for line in text.strip().splitlines())
 
 
+def studies() -> dict[str, Study]:
+    """The repository's studies by file name."""
+    return {path.name: study for path, study in load_studies(STUDIES).items()}
+
+
+def page() -> str:
+    """docs/results.md."""
+    return results_page(studies(), read_results(RESULTS))
+
+
 def results_table() -> str:
-    """One row per committed run and judged split, with intervals and n."""
+    """One line per judged split of a run that belongs to no study, and of a study's row that says `readme = true`."""
     header = (
         "run",
         "track, split",
@@ -79,27 +98,29 @@ def results_table() -> str:
         "n",
         "training",
     )
+    found, grids = read_results(RESULTS), studies()
     lines = [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
-    for path in sorted(RESULTS.glob("*.json")):
-        result = json.loads(path.read_text(encoding="utf-8"))
-        if "metrics" not in result:
-            continue
-        for split, judgement in result["metrics"].items():
-            cells = [f"[`{path.stem}`](results/{path.name})", f"{result['track']}, {split}"]
-            cells += [_estimate(judgement["metrics"][name]) for name in COLUMNS]
-            cells += [
-                str(judgement["n_images"]),
-                f"{(result['elapsed_s'] or 0) / 60:.0f} min, {result['machine']['cores']} cores",
-            ]
-            lines.append(f"| {' | '.join(cells)} |")
+    for stem, result in loose_results(grids.values(), found).items():
+        lines += _results_lines(f"[`{stem}`](results/{stem}.json)", [result])
+    for study in grids.values():
+        for row in study.rows:
+            runs = list(row_results(study, row, found).values()) if row.readme else []
+            count = f", {len(runs)} seeds" if len(runs) > 1 else ""
+            lines += _results_lines(f"[{row.title}{count}](docs/results.md)", runs)
     return "\n".join(lines)
 
 
-def _estimate(estimate: dict[str, Any]) -> str:
-    if estimate["value"] is None:
-        return "undefined"
-    bounds = "" if estimate["ci_low"] is None else f" [{estimate['ci_low']:.3f}, {estimate['ci_high']:.3f}]"
-    return f"{estimate['value']:.3f}{bounds}"
+def _results_lines(name: str, runs: list[Result]) -> list[str]:
+    """One line per judged split."""
+    lines = []
+    for split in runs[0]["metrics"] if runs else ():
+        judgements = [run["metrics"][split] for run in runs if split in run["metrics"]]
+        cells = [name, f"{runs[0]['track']}, {split}"]
+        cells += [estimate_text([judgement["metrics"][column] for judgement in judgements]) for column in COLUMNS]
+        minutes = sum((run["elapsed_s"] or 0) / 60 for run in runs) / len(runs)
+        cells += [str(judgements[0]["n_images"]), f"{minutes:.0f} min, {runs[0]['machine']['cores']} cores"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
 
 
 def readme_with_results(text: str) -> str:
@@ -112,3 +133,4 @@ def readme_with_results(text: str) -> str:
 if __name__ == "__main__":
     README.write_text(readme_with_results(README.read_text(encoding="utf-8")), encoding="utf-8")
     REFERENCE.write_text(reference(), encoding="utf-8")
+    PAGE.write_text(page(), encoding="utf-8")

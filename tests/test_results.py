@@ -1,25 +1,119 @@
-"""Committed results: the README repeats them to the digit, they carry intervals and name no machine's folders."""
+"""Committed results: the pages repeat them to the digit; they carry intervals and name no machine's folders."""
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import json
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
+
+from lentigo.data.synthetic import SYNTHETIC_NOTICE
+from lentigo.evaluation.results_page import METRICS, read_results, results_page
+from lentigo.evaluation.study import Study, parse_study
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 RESULTS = sorted((REPOSITORY / "results").glob("*.json"))
 
 
-def test_readme_repeats_the_results() -> None:
+@pytest.fixture(scope="module")
+def generate() -> ModuleType:
+    """The module docs/generate.py."""
     spec = importlib.util.spec_from_file_location("generate", REPOSITORY / "docs" / "generate.py")
     assert spec is not None
     assert spec.loader is not None
-    generate = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(generate)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_readme_repeats_the_results(generate: ModuleType) -> None:
     readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
     assert generate.readme_with_results(readme) == readme, "run python docs/generate.py"
+
+
+def test_page_repeats_the_results(generate: ModuleType) -> None:
+    assert generate.PAGE.read_text(encoding="utf-8") == generate.page(), "run python docs/generate.py"
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_page_follows_every_number(generate: ModuleType, metric: str) -> None:
+    results = copy.deepcopy(read_results(generate.RESULTS))
+    next(iter(results.values()))["metrics"]["val"]["metrics"][metric]["value"] += 0.001
+    assert results_page(generate.studies(), results) != generate.PAGE.read_text(encoding="utf-8")
+
+
+def study_of(*rows: dict[str, Any], **changes: Any) -> Study:
+    """A study of the quick recipe."""
+    filled = [{"recipe": "quick", **row} for row in rows]
+    return parse_study({"name": "s", "title": "A study", "track": "rgb-3k", "rows": filled, **changes}, "here")
+
+
+@pytest.fixture
+def result() -> dict[str, Any]:
+    """A result to change."""
+    return dict(json.loads((REPOSITORY / "results" / "quick-rgb-v2.json").read_text(encoding="utf-8")))
+
+
+def with_accuracy(result: dict[str, Any], value: float) -> dict[str, Any]:
+    """A copy of the result with another accuracy, its interval two hundredths wide."""
+    changed = copy.deepcopy(result)
+    changed["metrics"]["val"]["metrics"]["accuracy"] |= {
+        "value": value,
+        "ci_low": value - 0.01,
+        "ci_high": value + 0.01,
+    }
+    return changed
+
+
+def test_page_shows_seeds_and_what_is_not_run(result: dict[str, Any]) -> None:
+    study = study_of({"id": "a", "label": "First", "seeds": [0, 1, 2]}, {"id": "b", "label": "Second"}, per_class=True)
+    found = {f"s-a-s{seed}": with_accuracy(result, value) for seed, value in ((0, 0.80), (2, 0.84))}
+    page = results_page({"s.toml": study}, found)
+    (line,) = [line for line in page.splitlines() if line.startswith("| First | [0](../results/s-a-s0.json), [2]")]
+    assert "(n = 2; 1 not run) | 0.820 ± 0.028 [0.810, 0.830] |" in line
+    assert "8 epochs, 744 steps, 15 min, 2 cores | `quick` |" in line
+    assert "| Second | not run |" in page
+    assert "Always answering nv scores 0.670 accuracy" in page
+    assert "| row | akiec (36) | bcc (60) |" in page
+    assert "### s, test" not in page
+    assert "Single runs" not in page
+
+
+def test_page_counts_looks_at_test(result: dict[str, Any]) -> None:
+    result["metrics"]["test"] = result["metrics"]["val"]
+    study = study_of({"id": "a", "seeds": [0, 1]}, splits=["val", "test"])
+    page = results_page({"s.toml": study}, {"s-a-s0": result | {"test_looks": 1}, "s-a-s1": result | {"test_looks": 2}})
+    table = page.partition("### s, test")[2]
+    assert "| looks |" in table
+    assert "| 1 + 2 |" in table
+
+
+def test_page_shows_loose_results_and_how_they_were_made(result: dict[str, Any]) -> None:
+    result |= {"recipe_changes": ["preprocess.color_mode", "preprocess.resize_steps_px"], "synthetic": True}
+    page = results_page({"s.toml": study_of({"id": "a"})}, {"mine": result})
+    assert "### mine" in page
+    assert "--set preprocess.color_mode=rgb --set 'preprocess.resize_steps_px=[224]'" in page
+    assert SYNTHETIC_NOTICE in page
+
+
+def test_undefined_scores_are_named(result: dict[str, Any]) -> None:
+    result["metrics"]["val"]["metrics"]["macro_auc"] |= {"value": None, "ci_low": None, "ci_high": None}
+    assert "| undefined |" in results_page({"s.toml": study_of({"id": "a"})}, {"s-a-s0": result})
+
+
+def test_readme_shows_a_studys_row_where_asked(
+    generate: ModuleType, result: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = study_of({"id": "a", "label": "First", "seeds": [0, 1], "readme": True}, {"id": "b", "label": "Second"})
+    monkeypatch.setattr(generate, "studies", lambda: {"s.toml": study})
+    monkeypatch.setattr(generate, "read_results", lambda folder: dict.fromkeys(("s-a-s0", "s-a-s1", "s-b-s0"), result))
+    lines = generate.results_table().splitlines()
+    assert len(lines) == 3
+    assert lines[2].startswith("| [First, 2 seeds](docs/results.md) | rgb-3k, val | 0.824 ± 0.000 [0.801, 0.846] |")
 
 
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
