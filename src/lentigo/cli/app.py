@@ -18,6 +18,7 @@ from lentigo.cli.compare import compare
 from lentigo.cli.data import data_app
 from lentigo.cli.mine import mine
 from lentigo.cli.options import parse_minutes
+from lentigo.cli.study import study
 from lentigo.core.errors import ConfigError, DataError, ExitCode, LentigoError
 
 EPILOG = "Exit codes: 0 ok, 1 bug, 2 usage, 3 data, 4 a quality gate failed, 130 interrupted. Research use only."
@@ -31,6 +32,7 @@ app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 app.command()(mine)
+app.command()(study)
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 RunsDir = Annotated[Path, typer.Option("--runs-dir", help="Folder that holds the runs.")]
