@@ -16,21 +16,23 @@ from typing import Any
 import pytest
 import tomli_w
 
-from lentigo.core.config import Config, load_recipe
-from lentigo.core.errors import CheckpointError, ConfigError, DataError
+from lentigo.core.config import Config, load_recipe, merge_recipe
+from lentigo.core.errors import CheckpointError, ConfigError, DataError, Stopped
 from lentigo.core.predictions import Predictions
 from lentigo.core.run_dir import RunDir
 from lentigo.data.catalog import Catalog
 from lentigo.evaluation.run_evaluation import evaluate_run, read_metrics
 from lentigo.evaluation.study import GridRow, Study, Teacher, load_studies, load_study, parse_study
 from lentigo.evaluation.study_plan import Folders, plan_study, settings_digest
-from lentigo.evaluation.study_run import HARDNESS, Steps, StudyRunner, _without_folders
+from lentigo.evaluation.study_run import Steps, StudyRunner, _without_folders
 from lentigo.models.network import ARCHITECTURES
 from lentigo.models.weights import WeightsReport
 from lentigo.training.loop import Outcome
 from lentigo.training.run import Devices
 
 Training = tuple[RunDir, Outcome]
+HARDNESS = Path("mining") / "out-of-fold-1234" / "hardness.csv"
+ROUND = '[mining]\nmethod = "report"\nconfidence_threshold = 1.0\n\n[training]\nepochs = 1\n'
 JUDGE = functools.partial(evaluate_run, resamples=100)
 
 
@@ -85,6 +87,7 @@ class Fakes:
     mined: dict[str, dict[str, Any]] = field(default_factory=dict)
     stop: set[str] = field(default_factory=set)
     fail: dict[str, BaseException] = field(default_factory=dict)
+    stop_folds: set[str] = field(default_factory=set)
     clock_s: float = 0.0
 
     def steps(self) -> Steps:
@@ -124,10 +127,13 @@ class Fakes:
     def mine(self, parent: RunDir, recipe: str, *, overrides: list[str], root: Path, name: str, **how: Any) -> Training:
         """As `mine_run`: needs the parent's weights, leaves the hardness in the parent's folder."""
         assert parent.best.is_file()
+        if name in self.stop_folds:
+            self.stop_folds.discard(name)
+            raise Stopped("stopped in an out-of-fold training; it is saved", "Run the same command again.")
         self.mined[name] = {"parent": parent.path.name, "control": how["control"], "hardness": how["hardness"]}
-        (parent.path / HARDNESS).parent.mkdir(exist_ok=True)
+        (parent.path / HARDNESS).parent.mkdir(parents=True, exist_ok=True)
         (parent.path / HARDNESS).write_text("image_id,hardness\n")
-        self._copy(RunDir(root / name), load_recipe(recipe, overrides))
+        self._copy(RunDir(root / name), merge_recipe(load_recipe(str(parent.config)), recipe, overrides))
         return self._finish("mine", RunDir(root / name))
 
     def judge(self, run: RunDir, split: str, **rest: Any) -> Any:
@@ -154,7 +160,7 @@ class Workshop:
 
     def study(self, *rows: dict[str, Any], **changes: Any) -> Study:
         """A study of these rows, read from its file."""
-        filled = [{"recipe": "tiny.toml", **row} for row in rows]
+        filled = [{"recipe": "round.toml" if "mine" in row else "tiny.toml", **row} for row in rows]
         values = {"name": "s", "title": "A study", "track": "tiny", "rows": filled, **changes}
         (self.folder / "s.toml").write_text(tomli_w.dumps(values))
         return load_study(self.folder / "s.toml")
@@ -183,6 +189,7 @@ class Workshop:
 def shop(tmp_path: Path, catalog: Catalog, template: Path, recipe: str) -> Workshop:
     """An empty workshop."""
     (tmp_path / "tiny.toml").write_text(recipe)
+    (tmp_path / "round.toml").write_text(ROUND)
     return Workshop(tmp_path, catalog, Fakes(template))
 
 
@@ -216,6 +223,10 @@ A, B = {"id": "a", "seeds": [0, 1]}, {"id": "b", "seeds": [0, 1]}
         (values({**A, "mine": "b"}, {**B, "mine": "a"}), "rows need each other: a -> b -> a"),
         (values({**A, "teachers": [{"row": "a", "seed": 0}]}), "rows need each other: a -> a"),
         (values({**A, "control": "random"}), "a.control: random needs mine = ROW"),
+        (
+            values(A, {**B, "mine": "a", "weights": "none"}),
+            "b.weights: a mined row begins with the weights of the row a",
+        ),
         (values({**A, "seeds": [1, 1]}), "a.seeds: 1 is given twice"),
         (values({**A, "seeds": []}), "rows[0].seeds"),
         (values({**A, "set": ["training.seed=4"]}), "a.set: training.seed is not set here: write seeds"),
@@ -320,11 +331,19 @@ def test_digest_covers_what_decides_a_result() -> None:
 
 
 def test_real_trainings(shop: Workshop) -> None:
-    """Two rows through the real training and judging; a second call finds nothing to do."""
-    study = shop.study({"id": "a"}, {"id": "b", "label": "Faster", "set": ["optimizer.learning_rate=0.02"]})
-    assert shop.plan(study) == {"s-a-s0": "to run", "s-b-s0": "to run"}
+    """Training, mining and judging for real; a second call finds nothing to do."""
+    study = shop.study(
+        {"id": "a"},
+        {"id": "b", "label": "Faster", "set": ["optimizer.learning_rate=0.02"]},
+        {"id": "m", "mine": "a", "control": "random"},
+    )
+    assert shop.plan(study) == {"s-a-s0": "to run", "s-b-s0": "to run", "s-m-s0": "waits for"}
     outcome = shop.run(study, Steps(judge=JUDGE))
-    assert [path.name for path in outcome.written] == ["s-a-s0.json", "s-b-s0.json"]
+    assert [path.name for path in outcome.written] == ["s-a-s0.json", "s-b-s0.json", "s-m-s0.json"]
+    mined = shop.result("s-m-s0")
+    assert (mined["study"]["mined"], mined["study"]["control"]) == ("s-a-s0", "random")
+    assert (mined["settings"]["mining"]["control"], mined["settings"]["mining"]["parent"]) == ("random", "s-a-s0")
+    assert str(shop.folder) not in json.dumps(mined)
     assert set(shop.plan(study).values()) == {"done"}
     result = shop.result("s-b-s0")
     digest = result["study"].pop("digest")
@@ -461,6 +480,53 @@ def test_mined_rows(shop: Workshop) -> None:
     assert (about["mined"], about["control"]) == ("s-a-s1", "shuffled")
 
 
+def test_mining_stopped_in_its_folds(shop: Workshop) -> None:
+    study = shop.study({"id": "a"}, {"id": "m", "mine": "a"})
+    shop.fakes.stop_folds.add("s-m-s0")
+    assert shop.run(study).interrupted == "s-m-s0"
+    assert shop.plan(study)["s-m-s0"] == "to run"
+    assert [path.stem for path in shop.run(study).written] == ["s-m-s0"]
+
+
+def test_digest_of_a_mined_row_covers_what_its_recipe_states(shop: Workshop) -> None:
+    """A stated default differs from a key that stays as in the parent."""
+
+    def digest(*changes: str) -> str:
+        study = shop.study({"id": "a", "set": ["training.epochs=3"]}, {"id": "m", "mine": "a", "set": list(changes)})
+        return plan_study(study, shop.catalog, shop.folders)[1].digest
+
+    (shop.folder / "round.toml").write_text('[mining]\nmethod = "report"\n')
+    assert digest() == digest("training.epochs=3") != digest("training.epochs=8")
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"id": "m", "mine": "a", "recipe": "tiny.toml"}, "tiny.toml is no mining recipe"),
+        ({"id": "m", "recipe": "round.toml"}, "round.toml mines a finished run"),
+        ({"id": "m", "mine": "a", "set": ["preprocess.color_mode=gray"]}, "keeps the architecture and the prepro"),
+    ],
+)
+def test_mining_recipes_belong_to_mined_rows(shop: Workshop, row: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match="row m: ") as error:
+        shop.plan(shop.study({"id": "a"}, row))
+    assert said in error.value.message
+
+
+def test_teachers(shop: Workshop) -> None:
+    """Their weights reach the training; the result names them without folders, the digest by what they are."""
+    taught = {"id": "t", "teachers": [{"row": "a", "seed": 1}], "set": ["distillation.weight=0.5"]}
+    study = shop.study({"id": "a", "seeds": [0, 1]}, taught)
+    shop.run(study)
+    config = load_recipe(str(shop.folders.runs / "s-t-s0" / "config.toml"))
+    assert config.distillation.teachers == (str(shop.folders.runs / "s-a-s1" / "checkpoints" / "best.safetensors"),)
+    result = shop.result("s-t-s0")
+    assert result["settings"]["distillation"]["teachers"] == ["s-a-s1/best.safetensors"]
+    assert result["study"]["teachers"] == ["s-a-s1"]
+    moved = replace(shop.folders, runs=shop.folder / "elsewhere")
+    assert {plan.state for plan in plan_study(study, shop.catalog, moved)} == {"done"}
+
+
 def test_changed_parent_changes_its_children(shop: Workshop) -> None:
     shop.run(shop.study({"id": "a", "seeds": [0, 1]}, MINED))
     for path in [*shop.folders.results.glob("s-a-*.json")]:
@@ -521,9 +587,14 @@ def test_missing_weights_are_known_before_anything_runs(shop: Workshop) -> None:
 
 
 def test_wrong_recipe_is_known_before_anything_runs(shop: Workshop) -> None:
-    study = shop.study({"id": "a"}, {"id": "b", "recipe": "strongest"})
-    with pytest.raises(ConfigError, match="no recipe 'strongest'"):
+    """Every row that cannot be resolved is named, once; rows that build on it are not."""
+    wrong = {"id": "b", "seeds": [0, 1], "recipe": "strongest"}
+    study = shop.study({"id": "a", "set": ["training.epoch=1"]}, wrong, {"id": "m", "mine": "b"}, {"id": "c"})
+    with pytest.raises(ConfigError) as error:
         shop.run(study)
+    assert error.value.message.count("row ") == 2
+    assert "row a: --set training.epoch: no such key" in error.value.message
+    assert "row b: no recipe 'strongest'" in error.value.message
     assert shop.fakes.calls == []
 
 

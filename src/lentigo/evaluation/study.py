@@ -202,6 +202,8 @@ def _row_problems(study: Study) -> Iterator[str]:
                 yield f"{row.id}.set: expected section.key=value, found {override!r}"
             elif key.strip() in OWN_KEYS:
                 yield f"{row.id}.set: {key.strip()} is not set here: {OWN_KEYS[key.strip()]}"
+        if row.mine is not None and row.weights:
+            yield f"{row.id}.weights: a mined row begins with the weights of the row {row.mine}"
         if row.mine is None and row.control != "none":
             yield f"{row.id}.control: {row.control} needs mine = ROW"
         if row.mine is None and row.hardness_of_seed is not None:

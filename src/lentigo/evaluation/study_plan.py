@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from lentigo.core.config import Config, load_recipe
+from lentigo.core.config import Config, load_recipe, merge_recipe
 from lentigo.core.errors import CheckpointError, ConfigError, DataError, first_five
 from lentigo.core.run_dir import RunDir
 from lentigo.data.catalog import Catalog
@@ -70,12 +70,12 @@ def plan_study(study: Study, catalog: Catalog, folders: Folders, only: tuple[str
         ConfigError: for wrong recipes, and where results or run folders stem from other settings or rows; all at once.
         DataError: where a result is damaged.
     """
-    digests: dict[str, str] = {}
+    items = study.items(only)
+    digests = _digests(study, items, folders)
     planned: list[Planned] = []
     conflicts: list[str] = []
-    for item in study.items(only):
-        needed = [digests[other.stem] for other in study.needs(item)]
-        digests[item.stem] = digest = settings_digest(resolve(study, item, folders), item, needed)
+    for item in items:
+        digest = digests[item.stem]
         recorded = read_result(folders.result(item)) if folders.result(item).is_file() else None
         found = _conflict(study, item, digest, catalog, folders, recorded)
         if found:
@@ -92,9 +92,49 @@ def plan_study(study: Study, catalog: Catalog, folders: Folders, only: tuple[str
     return planned
 
 
+def _digests(study: Study, items: list[Item], folders: Folders) -> dict[str, str]:
+    """The digest of every training by stem; ConfigError lists the rows that cannot be resolved, all at once."""
+    digests: dict[str, str] = {}
+    wrong: dict[str, ConfigError] = {}
+    for item in items:
+        if any(other.row.id in wrong for other in (item, *study.needs(item))):
+            continue
+        try:
+            config = resolve(study, item, folders)
+        except ConfigError as error:
+            wrong[item.row.id] = error
+            continue
+        digests[item.stem] = settings_digest(config, item, [digests[other.stem] for other in study.needs(item)])
+    if wrong:
+        problems = [f"row {row_id}: {error.message}" for row_id, error in wrong.items()]
+        remedies = list(dict.fromkeys(error.remedy for error in wrong.values()))
+        raise ConfigError(f"{study.name}: {'; '.join(problems)}", " ".join(remedies))
+    return digests
+
+
 def resolve(study: Study, item: Item, folders: Folders) -> Config:
-    """The configuration that a training starts with."""
-    return load_recipe(item.row.recipe, overrides(study, item, folders))
+    """The configuration that a training starts with; a mined row's is its parent's with the recipe's keys in place.
+
+    Raises:
+        ConfigError: for wrong recipes and changes, and where a recipe mines but the row does not, or the reverse.
+    """
+    changes, row, parent = overrides(study, item, folders), item.row, study.parent(item)
+    if parent is None:
+        config = load_recipe(row.recipe, changes)
+        if config.mining.method != "none":
+            raise ConfigError(f"the recipe {row.recipe} mines a finished run", 'Add mine = "ROW".')
+        return config
+    before = resolve(study, parent, folders)
+    arm = [] if row.control == "none" else [f"mining.control={row.control}"]
+    config = merge_recipe(before, row.recipe, [*changes, *arm])
+    if config.mining.method == "none":
+        raise ConfigError(f"{row.recipe} is no mining recipe", "Take mine, paper-v2-hard or an own one.")
+    if config.model.architecture != before.model.architecture or config.preprocess != before.preprocess:
+        raise ConfigError(
+            f"mining keeps the architecture and the preprocessing of the row {row.mine}",
+            "Drop these settings.",
+        )
+    return config
 
 
 def overrides(study: Study, item: Item, folders: Folders) -> list[str]:

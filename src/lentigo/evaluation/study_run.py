@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lentigo.core.errors import ConfigError, DataError, LentigoError
+from lentigo.core.errors import ConfigError, DataError, LentigoError, Stopped
 from lentigo.core.files import write_json_atomic, write_text_atomic
 from lentigo.core.predictions import Predictions
 from lentigo.core.run_dir import RunDir
@@ -31,18 +30,10 @@ from lentigo.evaluation.study_plan import (
 from lentigo.evaluation.summary import summarise_run
 from lentigo.training.events import Listener, Message, Validating
 from lentigo.training.loop import Outcome, Score
+from lentigo.training.mining_run import mine_run
 from lentigo.training.run import Devices, resume_run, start_run
 
-HARDNESS = Path("mining") / "hardness.csv"
-"""Where a mined run's parent keeps its out-of-fold hardness."""
-
 Training = tuple[RunDir, Outcome]
-
-
-def mine(parent: RunDir, recipe: str, **how: Any) -> Training:
-    """`lentigo.training.mining_run.mine_run`, imported when the first mined row begins."""
-    run, outcome = importlib.import_module("lentigo.training.mining_run").mine_run(parent, recipe, **how)
-    return run, outcome
 
 
 @dataclass(frozen=True)
@@ -51,7 +42,7 @@ class Steps:
 
     start: Callable[..., Training] = start_run
     resume: Callable[..., Training] = resume_run
-    mine: Callable[..., Training] = mine
+    mine: Callable[..., Training] = mine_run
     judge: Callable[..., Judgement] = evaluate_run
     now_s: Callable[[], float] = time.monotonic
 
@@ -116,7 +107,10 @@ class StudyRunner:
         with _named(item):
             if not run.path.exists() and self.folders.result(item).is_file():
                 self._say(f"training {item.stem} again: its run folder is gone, its result stays as it is")
-            run, outcome = self._train(item, digests[item.stem])
+            try:
+                run, outcome = self._train(item, digests[item.stem])
+            except Stopped:
+                return item.stem
         return run if outcome.finished else item.stem
 
     def _train(self, item: Item, digest: str) -> Training:
@@ -140,13 +134,16 @@ class StudyRunner:
         source = self.study.hardness_source(item)
         if source is None:
             return None
-        path = self.folders.run(source).path / HARDNESS
-        if not path.is_file():
+        folder = self.folders.run(source).mining
+        tables = sorted(folder.glob("*/hardness.csv"))
+        if len(tables) != 1:
             raise DataError(
-                f"hardness_of_seed = {source.seed}: {path} does not exist",
-                f"Mine {source.stem} first: give a mined row the seed {source.seed}.",
+                f"hardness_of_seed = {source.seed}: expected one */hardness.csv in {folder}, found {len(tables)}",
+                "Drop hardness_of_seed: rows of different fold settings cannot share a hardness."
+                if tables
+                else f"Give a mined row the seed {source.seed}, so that {source.stem} is mined first.",
             )
-        return path
+        return tables[0]
 
     def _record(self, plan: Planned, run: RunDir) -> Path:
         """Judge, copy the predictions, and write the result last: its file says that the training is done."""
