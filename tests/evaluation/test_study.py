@@ -23,7 +23,7 @@ from lentigo.core.run_dir import RunDir
 from lentigo.data.catalog import Catalog
 from lentigo.evaluation.run_evaluation import evaluate_run, read_metrics
 from lentigo.evaluation.study import GridRow, Study, Teacher, load_studies, load_study, parse_study
-from lentigo.evaluation.study_plan import Folders, plan_study, settings_digest
+from lentigo.evaluation.study_plan import Folders, plan_study, resolve, settings_digest
 from lentigo.evaluation.study_run import Steps, StudyRunner, _without_folders
 from lentigo.models.network import ARCHITECTURES
 from lentigo.models.weights import WeightsReport
@@ -293,6 +293,14 @@ def test_shipped_studies_parse(repository: Path) -> None:
     assert len(stems) == len(set(stems)), "two studies would write the same result file"
 
 
+def test_shipped_studies_resolve(repository: Path, tmp_path: Path) -> None:
+    """Their recipes exist, their changes name keys, and mined rows fit their parents."""
+    folders = Folders(tmp_path, tmp_path)
+    for study in load_studies(repository / "studies").values():
+        for item in study.items():
+            assert resolve(study, item, folders).training.seed == item.seed
+
+
 def test_every_key_is_documented(repository: Path) -> None:
     page = (repository / "docs" / "studies.md").read_text(encoding="utf-8")
     for model in (Study, GridRow, Teacher):
@@ -504,10 +512,11 @@ def test_digest_of_a_mined_row_covers_what_its_recipe_states(shop: Workshop) -> 
     [
         ({"id": "m", "mine": "a", "recipe": "tiny.toml"}, "tiny.toml is no mining recipe"),
         ({"id": "m", "recipe": "round.toml"}, "round.toml mines a finished run"),
+        ({"id": "m", "set": ["distillation.weight=0.5"]}, "distillation.weight is set, but there are no teachers"),
         ({"id": "m", "mine": "a", "set": ["preprocess.color_mode=gray"]}, "keeps the architecture and the prepro"),
     ],
 )
-def test_mining_recipes_belong_to_mined_rows(shop: Workshop, row: dict[str, Any], said: str) -> None:
+def test_recipes_fit_their_rows(shop: Workshop, row: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match="row m: ") as error:
         shop.plan(shop.study({"id": "a"}, row))
     assert said in error.value.message

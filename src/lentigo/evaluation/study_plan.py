@@ -121,6 +121,8 @@ def resolve(study: Study, item: Item, folders: Folders) -> Config:
     changes, row, parent = overrides(study, item, folders), item.row, study.parent(item)
     if parent is None:
         config = load_recipe(row.recipe, changes)
+        if config.distillation.weight and not config.distillation.teachers:
+            raise ConfigError("distillation.weight is set, but there are no teachers", "Add teachers to the row.")
         if config.mining.method != "none":
             raise ConfigError(f"the recipe {row.recipe} mines a finished run", 'Add mine = "ROW".')
         return config
