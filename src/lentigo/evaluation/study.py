@@ -51,6 +51,7 @@ class GridRow(Section):
     seeds: Seeds = Field((0,), description="one training each")
     overrides: tuple[str, ...] = Field((), alias="set", description="section.key=value, as --set takes them")
     mine: Name | None = Field(None, description="id of the row whose run of the same seed is mined")
+    parent_seed: Seed | None = Field(None, description="mine this seed's run with every seed; empty: the same seed's")
     control: Control = Field("none", description="control arm of a mined row")
     hardness_of_seed: Seed | None = Field(None, description="take the hardness from the parent's run of this seed")
     teachers: tuple[Teacher, ...] = Field((), description="finished trainings that a row learns from")
@@ -89,14 +90,16 @@ class Study(Section):
 
     def parent(self, item: Item) -> Item | None:
         """The training that a mined row continues."""
-        return None if item.row.mine is None else self.item(item.row.mine, item.seed)
+        if item.row.mine is None:
+            return None
+        return self.item(item.row.mine, item.seed if item.row.parent_seed is None else item.row.parent_seed)
 
     def hardness_source(self, item: Item) -> Item | None:
         """The training whose hardness a mined row takes, where that is another than its own parent."""
-        seed = item.row.hardness_of_seed
-        if item.row.mine is None or seed is None or seed == item.seed:
+        parent, seed = self.parent(item), item.row.hardness_of_seed
+        if parent is None or seed is None or seed == parent.seed:
             return None
-        return self.item(item.row.mine, seed)
+        return self.item(parent.row.id, seed)
 
     def teachers(self, item: Item) -> list[Item]:
         """The trainings that a row learns from."""
@@ -208,12 +211,15 @@ def _row_problems(study: Study) -> Iterator[str]:
             yield f"{row.id}.control: {row.control} needs mine = ROW"
         if row.mine is None and row.hardness_of_seed is not None:
             yield f"{row.id}.hardness_of_seed: needs mine = ROW"
+        if row.mine is None and row.parent_seed is not None:
+            yield f"{row.id}.parent_seed: needs mine = ROW"
 
 
 def _dependency_problems(study: Study) -> Iterator[str]:
     seeds = {row.id: row.seeds for row in study.rows}
     for row in study.rows:
-        wanted = [("mine", row.mine, seed) for seed in row.seeds if row.mine is not None]
+        mined = row.seeds if row.parent_seed is None else (row.parent_seed,)
+        wanted = [("mine", row.mine, seed) for seed in mined if row.mine is not None]
         if row.mine is not None and row.hardness_of_seed is not None:
             wanted.append(("hardness_of_seed", row.mine, row.hardness_of_seed))
         wanted += [("teachers", teacher.row, teacher.seed) for teacher in row.teachers]
