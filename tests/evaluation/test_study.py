@@ -202,6 +202,14 @@ def values(*rows: dict[str, Any], **changes: Any) -> dict[str, Any]:
     return {"name": "s", "title": "A study", "track": "tiny", "rows": filled, **changes}
 
 
+def test_every_seed_may_continue_one_parent() -> None:
+    arm = {"id": "b", "mine": "a", "parent_seed": 1, "seeds": [0, 5], "hardness_of_seed": 1}
+    study = parse_study(values({"id": "a", "seeds": [1]}, arm), "here")
+    assert [study.parent(study.item("b", seed)) for seed in (0, 5)] == [study.item("a", 1)] * 2
+    assert study.hardness_source(study.item("b", 0)) is None, "the parent measures its own"
+    assert [item.stem for item in study.items(["b"])] == ["s-a-s1", "s-b-s0", "s-b-s5"]
+
+
 def test_defaults() -> None:
     study = parse_study(values({"id": "a"}), "here")
     assert study.splits == ("val",)
@@ -218,6 +226,8 @@ A, B = {"id": "a", "seeds": [0, 1]}, {"id": "b", "seeds": [0, 1]}
         (values(A, A), "the id a is given twice"),
         (values(A, {**B, "mine": "aa"}), "b.mine: no row aa (did you mean a?)"),
         (values(A, {**B, "mine": "a", "seeds": [0, 7]}), "b.mine: the row a has no seed 7 (it has 0, 1)"),
+        (values(A, {**B, "mine": "a", "parent_seed": 3}), "b.mine: the row a has no seed 3"),
+        (values({**A, "parent_seed": 0}), "a.parent_seed: needs mine = ROW"),
         (values(A, {**B, "mine": "a", "hardness_of_seed": 3}), "b.hardness_of_seed: the row a has no seed 3"),
         (values(A, {**B, "teachers": [{"row": "c", "seed": 0}]}), "b.teachers: no row c"),
         (values({**A, "mine": "b"}, {**B, "mine": "a"}), "rows need each other: a -> b -> a"),
