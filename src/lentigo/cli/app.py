@@ -15,6 +15,7 @@ import typer
 from lentigo import __version__
 from lentigo.cli import console
 from lentigo.cli.data import data_app
+from lentigo.cli.distill import distill
 from lentigo.cli.options import parse_minutes
 from lentigo.core.errors import ConfigError, DataError, ExitCode, LentigoError
 
@@ -148,6 +149,9 @@ def _finish_training(run: Any, outcome: Any, as_json: bool) -> None:
     score = "" if outcome.best_score is None else f" ({outcome.best_score:.4f})"
     console.say(f"finished ({outcome.finished}), best epoch {outcome.best_epoch + 1}{score}, {outcome.elapsed_s:.0f} s")
     console.say(f"run: {run.path}    next: lentigo evaluate {run.path} --split val")
+
+
+app.command()(distill)
 
 
 @app.command()
