@@ -61,8 +61,7 @@ def distill(
 
     `lentigo distill --teacher mobilenet_v2=mobilenet_v2.safetensors --data split.csv --out start-v3`
 
-    `lentigo distill --teacher mobilenet_v2=v2.pth --teacher timm:tf_efficientnet_lite0=lite0.pth --data split.csv
-    --photos photographs --size 128 --epochs 60 --out start-v3`
+    `lentigo distill --teacher mobilenet_v2=v2.pth --teacher timm:tf_efficientnet_lite0=lite0.pth --photos pictures`
 
     `lentigo distill --resume --out start-v3 --time-limit 30m`
     """
