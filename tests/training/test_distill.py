@@ -82,6 +82,7 @@ def make(table: Path, photographs: Path, teacher: Path) -> Callable[..., Distill
             "held_out_share": 0.15,
             "learning_rate": 0.02,
             "ema_decay": 0.9,
+            "mixup_alpha": 0.2,
             "data": {"num_workers": 0, "cache": "memory"},
         }
         return build_settings(**{**values, **changes})

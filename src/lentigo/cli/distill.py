@@ -46,7 +46,7 @@ def distill(
     ] = None,
     mixup: Annotated[
         float | None,
-        typer.Option(min=0, help="Beta(a, a) mixing of images; 0: off. Default 0.2.", rich_help_panel=LEARNING),
+        typer.Option(min=0, help="Beta(a, a) mixing of images. Default 0: off.", rich_help_panel=LEARNING),
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything random. Default 0.")] = None,
     licence_note: Annotated[

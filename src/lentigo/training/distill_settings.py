@@ -43,7 +43,7 @@ class DistillSettings(Section):
     epochs: Annotated[int, Field(ge=1, le=10000)] = 60
     batch_size: Annotated[int, Field(ge=2, le=65536)] = 64
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 2e-3
-    mixup_alpha: NonNegative = 0.2
+    mixup_alpha: NonNegative = 0.0
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
     held_out_share: Annotated[float, Field(gt=0, le=0.5)] = 0.05
     seed: Annotated[int, Field(ge=0)] = 0
