@@ -27,7 +27,7 @@ from lentigo.training.distill_settings import DistillSettings, StartDir, build_s
 from lentigo.training.events import Event, Message, StepDone
 from lentigo.training.matcher import explained_share, matching_loss, mix_images
 from lentigo.training.stopping import stop_requests
-from lentigo.training.teachers import describe_teacher, normalization, open_teacher, standardization
+from lentigo.training.feature_teachers import describe_teacher, normalization, open_teacher, standardization
 
 
 def silent(event: Event) -> None:

@@ -140,7 +140,7 @@ def _settings(given: dict[str, Any]) -> Any:
     """Settings from the options that were given; the others take their defaults there."""
     from lentigo.models.network import find_architecture
     from lentigo.training.distill_settings import build_settings
-    from lentigo.training.teachers import describe_teacher
+    from lentigo.training.feature_teachers import describe_teacher
 
     values = {"student": "mobilenet_v3_large", **given}
     find_architecture(values["student"])

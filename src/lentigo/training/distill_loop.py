@@ -33,7 +33,7 @@ from lentigo.training.matcher import Matcher, explained_share, matching_loss, mi
 from lentigo.training.schedule import rate_factor, set_rates
 from lentigo.training.state import Progress, TrainingState, write_log
 from lentigo.training.stopping import stop_requests
-from lentigo.training.teachers import (
+from lentigo.training.feature_teachers import (
     STATISTICS_IMAGES,
     clean_batches,
     clean_features,

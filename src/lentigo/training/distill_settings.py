@@ -13,7 +13,7 @@ from lentigo.core.errors import CheckpointError, ConfigError
 from lentigo.core.files import write_text_atomic
 from lentigo.core.run_dir import RunDir
 from lentigo.data.preprocess import Preprocess
-from lentigo.training.teachers import TeacherFile
+from lentigo.training.feature_teachers import TeacherFile
 
 CACHE_FACTOR = 1.25
 """Images are kept this much larger than the input, for crops that are not blurred."""

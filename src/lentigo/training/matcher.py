@@ -11,7 +11,7 @@ from torch.nn import functional
 from lentigo.core.taxonomy import NUM_CLASSES
 from lentigo.models.features import pooled_features
 from lentigo.models.network import build_network, find_architecture, set_batch_norm_momentum
-from lentigo.training.teachers import normalization
+from lentigo.training.feature_teachers import normalization
 
 BATCH_NORM_MOMENTUM = 0.1
 """MobileNetV3's own 0.01 leaves the statistics of a short training behind its weights."""
