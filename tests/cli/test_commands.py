@@ -27,6 +27,7 @@ Command = Callable[..., Any]
 COMMANDS = (
     "train",
     "mine",
+    "study",
     "evaluate",
     "report",
     "runs",

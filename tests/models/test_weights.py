@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from lentigo.core.errors import CheckpointError
 from lentigo.models.network import build_network, find_architecture
-from lentigo.models.weights import WeightsReport, load_weights, read_tensors
+from lentigo.models.weights import START_KEY, WeightsReport, load_weights, read_tensors
 
 V2, V3 = "mobilenet_v2", "mobilenet_v3_large"
 
@@ -166,6 +167,35 @@ def test_damaged_and_foreign_files(published: dict[str, Tensor], tmp_path: Path)
         torch.save(content, tmp_path / "odd.pth")
         with pytest.raises(CheckpointError, match="expected named tensors"):
             read_tensors(tmp_path / "odd.pth")
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_weights_of_half_precision_are_cast(tmp_path: Path, kind: torch.dtype) -> None:
+    other = fresh(V3, seed=5).state_dict()
+    half = {
+        name: tensor.to(kind) if tensor.is_floating_point() else tensor
+        for name, tensor in other.items()
+        if not name.startswith("classifier.")
+    }
+    save_file(half, tmp_path / "half.safetensors")
+    network = fresh(V3)
+    before = snapshot(network)
+    report = load(network, tmp_path / "half.safetensors", V3)
+    assert report.replaced == ("classifier.3.bias", "classifier.3.weight")
+    assert report.missing == ("classifier.0.bias", "classifier.0.weight")
+    for name, tensor in network.state_dict().items():
+        assert tensor.dtype == before[name].dtype
+        assert torch.equal(tensor, half[name].to(tensor.dtype) if name in half else before[name]), name
+
+
+def test_a_start_names_its_teachers_and_rows(tmp_path: Path) -> None:
+    start = {"teachers": [{"file": "one.pth"}, {"file": "two.safetensors"}], "catalog_sha256": "c0ffee"}
+    save_file(fresh().state_dict(), tmp_path / "start.safetensors", metadata={START_KEY: json.dumps(start)})
+    report = load(fresh(), tmp_path / "start.safetensors")
+    assert report.trained_on == "c0ffee"
+    assert "distilled from one.pth, two.safetensors" in str(report)
+    save_file(fresh().state_dict(), tmp_path / "odd.safetensors", metadata={START_KEY: "[]"})
+    assert load(fresh(), tmp_path / "odd.safetensors").trained_on == ""
 
 
 def test_none_changes_nothing() -> None:

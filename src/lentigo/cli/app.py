@@ -16,6 +16,7 @@ from lentigo import __version__
 from lentigo.cli import console
 from lentigo.cli.compare import compare
 from lentigo.cli.data import data_app
+from lentigo.cli.distill import distill
 from lentigo.cli.mine import mine
 from lentigo.cli.options import parse_minutes
 from lentigo.cli.study import study
@@ -153,6 +154,9 @@ def finish_training(run: Any, outcome: Any, as_json: bool) -> None:
     score = "" if outcome.best_score is None else f" ({outcome.best_score:.4f})"
     console.say(f"finished ({outcome.finished}), best epoch {outcome.best_epoch + 1}{score}, {outcome.elapsed_s:.0f} s")
     console.say(f"run: {run.path}    next: lentigo evaluate {run.path} --split val")
+
+
+app.command()(distill)
 
 
 @app.command()

@@ -17,6 +17,8 @@ from lentigo.core.errors import ConfigError, MissingExtraError
 from lentigo.data.preprocess import IMAGENET_MEAN, IMAGENET_STD
 
 TIMM_PREFIX = "timm:"
+_TIMM_NORMALIZATION = {"tf_efficientnet_lite0": ((127 / 255,) * 3, (128 / 255,) * 3)}
+"""(mean, std) where timm states another than that of the published training: (x * 255 - 127) / 128, not 127.5."""
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,7 @@ def _timm_architecture(name: str) -> Architecture:
     # ResNets and the like have no container: their stages are children of the network itself.
     blocks = next((child for child in ("blocks", "stages", "layers", "features") if child in children), "")
     body = [child for child in children if child != head.split(".")[0]]
+    mean, std = _TIMM_NORMALIZATION.get(name, (facts["mean"], facts["std"]))
     return Architecture(
         build,
         head=head,
@@ -163,8 +166,8 @@ def _timm_architecture(name: str) -> Architecture:
         blocks=blocks,
         cam_layer=blocks or body[-1],
         feature_dim=int(probe.num_features),
-        mean=_three(facts["mean"]),
-        std=_three(facts["std"]),
+        mean=_three(mean),
+        std=_three(std),
     )
 
 

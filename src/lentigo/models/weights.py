@@ -14,14 +14,19 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lentigo.core.errors import CheckpointError, first_five
+from lentigo.models.convert import convert_names
 from lentigo.models.network import TIMM_PREFIX, Architecture
+
+START_KEY = "lentigo_start"
+"""Metadata of a start made by distillation: teachers, images, seed."""
 
 
 @dataclass(frozen=True)
 class WeightsReport:
     """What a file brought: names of loaded, replaced (the head), missing and unused tensors.
 
-    `trained_on` is the digest of the rows that a Lentigo model was trained on, empty for other weights.
+    `trained_on` is the digest of the rows that a Lentigo model or start was trained on, empty for other weights;
+    `distilled_from` names the teachers of a start.
     """
 
     origin: str
@@ -30,11 +35,13 @@ class WeightsReport:
     missing: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
     trained_on: str = ""
+    distilled_from: str = ""
 
     def __str__(self) -> str:
         if not self.loaded:
             return f"weights: {self.origin}"
         parts = [f"weights: {self.origin}, {len(self.loaded)} tensors"]
+        parts += [f"distilled from {self.distilled_from}"] if self.distilled_from else []
         parts += [f"new head: {', '.join(self.replaced)}"] if self.replaced else []
         parts += [f"missing (left random): {first_five(self.missing)}"] if self.missing else []
         parts += [f"not used: {first_five(self.unused)}"] if self.unused else []
@@ -42,7 +49,7 @@ class WeightsReport:
 
 
 def load_weights(network: nn.Module, architecture_name: str, architecture: Architecture, weights: str) -> WeightsReport:
-    """Fill `network` in place from `imagenet`, `none` or a file.
+    """Fill `network` in place from `imagenet`, `none` or a file, of any floating-point precision.
 
     Layers of the classifier whose shape differs are left fresh (a new head); any other difference in shape, and a
     file that holds less than half of the backbone, are errors. The network is not touched on an error.
@@ -54,6 +61,7 @@ def load_weights(network: nn.Module, architecture_name: str, architecture: Archi
         return WeightsReport(origin_name(weights))
     tensors = _imagenet(architecture_name, architecture) if weights == "imagenet" else read_tensors(Path(weights))
     own = network.state_dict()
+    tensors = convert_names(tensors, architecture_name, own)
     wanted = {name for name in own if not name.endswith("num_batches_tracked")}
     replaced = {
         name
@@ -86,19 +94,23 @@ def load_weights(network: nn.Module, architecture_name: str, architecture: Archi
         tuple(sorted(replaced | missing_head)),
         tuple(sorted(wanted - tensors.keys() - missing_head)),
         tuple(sorted(tensors.keys() - own.keys())),
-        _trained_on(weights),
+        *_history(weights),
     )
 
 
-def _trained_on(weights: str) -> str:
+def _history(weights: str) -> tuple[str, str]:
+    """`trained_on` and `distilled_from` as the metadata of a model or a start say."""
     if not weights.endswith(".safetensors"):
-        return ""
+        return "", ""
     with safe_open(weights, "pt") as stream:
-        text = (stream.metadata() or {}).get("lentigo", "{}")
+        metadata = stream.metadata() or {}
     try:
-        return str(json.loads(text)["provenance"]["catalog_sha256"])
+        if START_KEY in metadata:
+            start = json.loads(metadata[START_KEY])
+            return str(start["catalog_sha256"]), ", ".join(str(teacher["file"]) for teacher in start["teachers"])
+        return str(json.loads(metadata.get("lentigo", "{}"))["provenance"]["catalog_sha256"]), ""
     except (ValueError, KeyError, TypeError):
-        return ""
+        return "", ""
 
 
 def origin_name(weights: str) -> str:
