@@ -27,6 +27,7 @@ Command = Callable[..., Any]
 COMMANDS = (
     "train",
     "mine",
+    "distill",
     "study",
     "evaluate",
     "report",
