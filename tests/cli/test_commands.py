@@ -451,4 +451,4 @@ def test_mine_and_its_report(lentigo: Command, copied: Path) -> None:
     assert "Most confused pairs" in page
     refused = lentigo("train", "--config", mined / "config.toml", "--json")
     assert refused.code == 2
-    assert "lentigo mine RUN" in refused.json["remedy"]
+    assert "lentigo mine copied --recipe THIS/config.toml" in refused.json["remedy"]

@@ -95,6 +95,19 @@ def test_predictions_files(lentigo: Command, runs: Path, tmp_path: Path) -> None
     assert (said.json["comparisons"][0]["baseline"], said.json["comparisons"][0]["other"]) == ("before", "after")
 
 
+def test_predictions_among_the_results_name_their_split(lentigo: Command, runs: Path, tmp_path: Path) -> None:
+    (tmp_path / "results" / "predictions").mkdir(parents=True)
+    for name in ("s-a-s0", "s-b-s0"):
+        predictions(1, 1.0).to_csv(tmp_path / "results" / "predictions" / f"{name}.test.csv")
+        (tmp_path / "results" / f"{name}.json").write_text('{"synthetic": true}', encoding="utf-8")
+    files = [f"results/predictions/{name}.test.csv" for name in ("s-a-s0", "s-b-s0")]
+    refused = lentigo("compare", *files, *FEW)
+    assert refused.code == 2
+    assert "--split test" in refused.err
+    said = lentigo("compare", *files, "--split", "test", *FEW, "--json")
+    assert said.json["synthetic"]
+
+
 def test_test_says_that_it_was_judged_before(lentigo: Command, runs: Path) -> None:
     said = lentigo("compare", "runs/weak-s0", "runs/strong-s0", "--split", "test", *FEW)
     assert said.code == 0

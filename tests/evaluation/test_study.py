@@ -467,6 +467,22 @@ def test_test_is_looked_at_once(shop: Workshop) -> None:
     assert set(shop.result("s-a-s0")["metrics"]) == {"val", "test"}
 
 
+def test_a_look_that_was_cut_off_is_finished_without_another(shop: Workshop) -> None:
+    study = shop.study({"id": "a"}, splits=["val", "test"])
+    shop.run(study)
+    run = shop.folders.run(study.item("a", 0))
+    before = json.loads(run.metrics.read_text())
+    run.metrics.write_text(json.dumps({"val": before["val"]}))
+    (shop.folders.results / "s-a-s0.json").unlink()
+    shop.run(study)
+    assert shop.fakes.calls.count("judge s-a-s0 test") == 1
+    assert len(run.read_looks()) == 1
+    assert (
+        shop.result("s-a-s0")["metrics"]["test"]["metrics"]["accuracy"]["value"]
+        == (before["test"]["metrics"]["accuracy"]["value"])
+    )
+
+
 def test_test_asked_for_later(shop: Workshop) -> None:
     shop.run(shop.study({"id": "a"}))
     later = shop.study({"id": "a"}, splits=["val", "test"])
@@ -523,7 +539,7 @@ def test_digest_of_a_mined_row_covers_what_its_recipe_states(shop: Workshop) -> 
         ({"id": "m", "mine": "a", "recipe": "tiny.toml"}, "tiny.toml is no mining recipe"),
         ({"id": "m", "recipe": "round.toml"}, "round.toml mines a finished run"),
         ({"id": "m", "set": ["distillation.weight=0.5"]}, "distillation.weight is set, but there are no teachers"),
-        ({"id": "m", "mine": "a", "set": ["preprocess.color_mode=gray"]}, "keeps the architecture and the prepro"),
+        ({"id": "m", "mine": "a", "set": ["preprocess.color_mode=gray"]}, "changes the preprocessing"),
     ],
 )
 def test_recipes_fit_their_rows(shop: Workshop, row: dict[str, Any], said: str) -> None:

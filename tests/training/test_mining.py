@@ -28,7 +28,7 @@ from lentigo.training.mining import (
     neighbor_agreement,
     screen_noise,
 )
-from lentigo.training.mining_run import mine_run
+from lentigo.training.mining_run import mine_run, round_config
 from lentigo.training.mining_table import RoundTable, ramped
 from lentigo.training.rows import training_rows
 from lentigo.training.run import Devices, start_run
@@ -136,8 +136,9 @@ def test_table_survives_the_file(tmp_path: Path) -> None:
     table = choose_boost(random_table(), MINING, "sqrt", seed=1)
     read = RoundTable.from_csv(table.to_csv(tmp_path / "round-1.csv"))
     assert list(read.hardness) == sorted(read.hardness, reverse=True)
-    weights = dict(zip(table.image_id, table.weight, strict=True))
-    np.testing.assert_allclose(read.weight, [weights[image_id] for image_id in read.image_id], rtol=1e-5)
+    for name, column in table.__dict__.items():
+        found = dict(zip(read.image_id, getattr(read, name), strict=True))
+        assert [found[image_id] for image_id in table.image_id] == list(column), name
     (tmp_path / "round-1.csv").write_text("image_id\n1\n", encoding="utf-8")
     with pytest.raises(DataError, match="damaged"):
         RoundTable.from_csv(tmp_path / "round-1.csv")
@@ -154,8 +155,9 @@ def test_factors_decide_what_is_drawn() -> None:
     expected = class_weights(labels[:100], "sqrt")
     assert drawn[10:50].mean() / drawn[50:100].mean() == pytest.approx(expected[0] / expected[5], rel=0.05)
     alone = np.where(np.arange(200) < 30, 1.0, 0.0)
-    counts = np.bincount(epoch_order(labels, "none", seed=0, epoch=0, factors=alone, draws=90), minlength=200)
-    assert counts.tolist() == [3] * 30 + [0] * 170
+    order = epoch_order(labels, "none", seed=0, epoch=0, factors=alone)
+    assert len(order) == 30
+    assert order.max() < 30
 
 
 def test_boost_ramps_in_and_a_set_drawn_alone_does_not() -> None:
@@ -233,10 +235,13 @@ def test_round_of_our_mining(tiny: ModuleType, parent: RunDir, tiny_catalog: Cat
         if isinstance(event, Message):
             said.append(event.text)
 
-    again, _ = mine(tiny, run, "mined-again", hardness=hardness, listen=listen)
+    again, _ = mine(tiny, run, "mined-again", listen=listen)
     assert [path.name for path in again.mining_rounds] == ["round-2.csv"]
     assert not [text for text in said if text.startswith("repetition")]
-    assert load_recipe(str(again.config)).mining.fold_weights == "none"
+    assert [text for text in said if text.startswith("hardness of 26 images taken from")]
+    third, _ = mine(tiny, again, "third")
+    assert [path.name for path in third.mining_rounds] == ["round-3.csv"]
+    assert hardness.parent.parent == parent.mining
 
 
 @pytest.mark.slow
@@ -309,11 +314,57 @@ def test_reports_mining_and_its_controls_take_equal_steps(tiny: ModuleType, pare
     assert len(set(steps.values())) == 1
 
 
+@pytest.mark.slow
+def test_random_sets_do_not_depend_on_a_hardness_that_is_kept(tiny: ModuleType, parent: RunDir) -> None:
+    first, _ = mine(tiny, parent, "first", control="random")
+    (hardness,) = parent.mining.glob("out-of-fold-*/hardness.csv")
+    second, _ = mine(tiny, parent, "second", control="random")
+    third, _ = mine(tiny, parent, "third", control="random", hardness=hardness)
+    tables = {run.mining_rounds[0].read_bytes() for run in (first, second, third)}
+    assert len(tables) == 1
+
+
+@pytest.mark.slow
+def test_nothing_of_a_mined_runs_course_passes_on(tiny: ModuleType, parent: RunDir) -> None:
+    limits = ["training.time_limit_min=60", "training.early_stop_epochs=50", "mining.confidence_threshold=0.3"]
+    mined, _ = mine(tiny, parent, "mined", "paper-v2-hard", control="random", overrides=[*SHORT, *limits])
+    config = round_config(mined, "mine", [])
+    assert config.mining.control == "none"
+    assert config.mining.draws_per_epoch == 0
+    assert (config.training.time_limit_min, config.training.early_stop_epochs) == (0, 0)
+    assert config.distillation.teachers == (str(mined.best.resolve()),)
+    assert round_config(mined, "paper-v2-hard", []).distillation.weight == 0
+    # A round is repeated by its own settings.
+    again, _ = mine(tiny, parent, "again", str(mined.config), overrides=[])
+    ours, theirs = load_tensors(mined.last)[0], load_tensors(again.last)[0]
+    assert all((ours[name] == theirs[name]).all() for name in ours)
+
+
+@pytest.mark.slow
+def test_a_round_without_its_table_is_not_resumed(tiny: ModuleType, parent: RunDir) -> None:
+    run, _ = mine(tiny, parent, "mined", "paper-v2-hard", overrides=[*SHORT, "mining.confidence_threshold=1.0"])
+    run.mining_rounds[0].unlink()
+    run.state.unlink()
+    with pytest.raises(CheckpointError, match="mining/round-N"):
+        tiny.resume(run)
+
+
+@pytest.mark.slow
+def test_folds_start_from_nothing_that_has_seen_labels(tiny: ModuleType, parent: RunDir, tiny_catalog: Catalog) -> None:
+    config = tiny.make_config(model={"weights": str(parent.best)}, training={"selection_metric": "last"})
+    second, _ = tiny.start(config, tiny_catalog, parent.path.parent, "second")
+    with pytest.raises(ConfigError, match="not out of fold"):
+        mine(tiny, second, "mined")
+    mine(tiny, second, "mined", overrides=[*QUICK, "mining.fold_weights=none"])
+
+
 def test_bad_requests(tiny: ModuleType, parent: RunDir, tiny_catalog: Catalog, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no mining recipe"):
         mine(tiny, parent, "mined", "quick", overrides=[])
-    with pytest.raises(ConfigError, match="keeps the architecture and the preprocessing"):
+    with pytest.raises(ConfigError, match="changes the preprocessing"):
         mine(tiny, parent, "mined", overrides=["preprocess.color_mode=gray"])
+    with pytest.raises(ConfigError, match="changes the training rows"):
+        mine(tiny, parent, "mined", overrides=["data.include_repeats=true"])
     with pytest.raises(ConfigError, match="exists already"):
         mine(tiny, parent, "parent")
     with pytest.raises(DataError, match="no mining table"):

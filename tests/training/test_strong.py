@@ -20,6 +20,7 @@ from lentigo.data.cache import open_images
 from lentigo.data.catalog import Catalog
 from lentigo.data.dataset import LesionDataset
 from lentigo.data.preprocess import Preprocess
+from lentigo.data.sampling import draw_probabilities
 from lentigo.evaluation.run_evaluation import evaluate_run
 from lentigo.models.checkpoint import load_checkpoint, load_tensors
 from lentigo.models.losses import distillation_loss, prior_shift
@@ -50,7 +51,9 @@ def test_first_epochs_see_smaller_images(tiny: ModuleType, tiny_catalog: Catalog
     assert trainer.val_data[0].image.shape == (3, 32, 32)
 
 
-def test_smaller_input_must_be_smaller() -> None:
+def test_smaller_input_must_be_smaller_and_end() -> None:
+    with pytest.raises(ConfigError, match="the last train at the full size"):
+        load_recipe("strong-v2", ["training.epochs=12"])
     with pytest.raises(ConfigError, match="small_size_px must be less"):
         load_recipe("quick", ["training.small_epochs=2", "training.small_size_px=224"])
 
@@ -60,11 +63,15 @@ def test_smaller_input_must_be_smaller() -> None:
 
 def test_prior_shift_by_hand() -> None:
     labels = np.array([0] * 4 + [1] * 64)
-    shift = prior_shift(labels, "sqrt", "none", 0.5).numpy()
+    shift = prior_shift(labels, draw_probabilities(labels, "sqrt"), "none", 0.5).numpy()
     log_ratio = 0.5 * np.log(8 / 2)  # the sampler turns 64 : 4 into 8 : 2
     np.testing.assert_allclose(shift[:2], [log_ratio / 2, -log_ratio / 2], rtol=1e-6)
     assert shift[2:].tolist() == [0] * 5
-    assert np.abs(prior_shift(labels, "inverse", "none", 1.0).numpy()).max() == pytest.approx(0, abs=1e-6)
+    balanced = prior_shift(labels, draw_probabilities(labels, "inverse"), "none", 1.0)
+    assert np.abs(balanced.numpy()).max() == pytest.approx(0, abs=1e-6)
+    alone = np.array([1.0] * 4 + [1.0] * 4 + [0.0] * 60)
+    as_many = prior_shift(labels, draw_probabilities(labels, "none", alone), "none", 1.0)
+    assert np.abs(as_many.numpy()).max() == pytest.approx(0, abs=1e-6), "what counts is what is drawn"
 
 
 @pytest.mark.slow

@@ -98,13 +98,22 @@ def _parse_arm(text: str) -> tuple[str, tuple[Path, ...]]:
 
 def _common_name(paths: tuple[Path, ...]) -> str:
     """The run's name; of several what they begin with, `a` for a-s0 and a-s1."""
-    folders = [path.resolve().parents[1] if path.parent.name == "predictions" else path.resolve() for path in paths]
-    names = [folder.stem if folder.suffix == ".csv" else folder.name for folder in folders]
+    names = [_name(path) for path in paths]
     if len(names) == 1:
         return names[0]
     alike = takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
     prefix = "".join(letters[0] for letters in alike)
     return re.sub(r"[-_.](s|seed)?[-_.]?$", "", prefix) or names[0]
+
+
+def _name(path: Path) -> str:
+    """The run's name, from its folder, from RUN/predictions/SPLIT.csv, or from a result's RUN.SPLIT.csv."""
+    if path.suffix != ".csv":
+        return path.resolve().name
+    run, _, split = path.stem.rpartition(".")
+    if run and split in ("val", "test"):
+        return run
+    return path.resolve().parents[1].name if path.parent.name == "predictions" else path.stem
 
 
 def _print(found: Comparisons) -> None:

@@ -173,7 +173,7 @@ class MiningConfig(Section):
     max_hard_share: Fraction = Field(0.3, description="upper bound of the share of draws that go to hard images")
     ramp_fraction: Fraction = Field(0.5, description="share of the epochs over which the boost rises to its full size")
     draws_per_epoch: Annotated[int, Field(ge=0)] = Field(0, description="images drawn an epoch; 0: as many as chosen")
-    fold_weights: str = Field("", description="start of the folds' networks; filled in: that of the first run")
+    fold_weights: str = Field("", description="start of the folds' networks; empty: that of the first run")
     parent: str = Field("", description="run that this round continues; filled in by the program")
 
 
@@ -245,6 +245,8 @@ class Config(Section):
             raise ValueError("mining.control needs a mining.method")
         if self.training.small_epochs and self.training.small_size_px >= self.preprocess.resize_steps_px[-1]:
             raise ValueError("training.small_size_px must be less than the input size, the last of resize_steps_px")
+        if self.training.small_epochs >= self.training.epochs:
+            raise ValueError("training.small_epochs must be less than training.epochs: the last train at the full size")
         if self.optimizer.head_only_epochs >= self.training.epochs:
             raise ValueError("optimizer.head_only_epochs must be less than training.epochs")
         return self

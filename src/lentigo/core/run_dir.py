@@ -100,7 +100,7 @@ class RunDir:
     @property
     def mining_rounds(self) -> list[Path]:
         """Tables of the rounds, oldest first; the last one weighted this run's training images."""
-        return sorted(self.mining.glob("round-*.csv"), key=lambda path: int(path.stem.rpartition("-")[2]))
+        return sorted(self.mining.glob("round-*.csv"), key=round_number)
 
     def predictions(self, split: str) -> Path:
         """Logits of one split."""
@@ -218,6 +218,11 @@ class RunDir:
                         ) from None
                     time.sleep(wait_s)
             yield
+
+
+def round_number(table: Path) -> int:
+    """N of mining/round-N.csv."""
+    return int(table.stem.rpartition("-")[2])
 
 
 def list_runs(root: Path) -> list[RunDir]:

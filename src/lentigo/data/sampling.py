@@ -55,15 +55,13 @@ def epoch_order(
 ) -> NDArray[np.int64]:
     """Indices (M,) of one epoch; M is `draws`, or the number of images with a factor above 0.
 
-    Without a sampler and with equal factors every image comes equally often, in random order; else the draws
-    are weighted, with replacement.
+    Without sampler and factors an epoch is a permutation; else its draws are weighted, with replacement. Equal
+    factors are no exception: rounds of hard mining and their controls must differ in nothing but the factors.
     """
     generator = np.random.default_rng(derive_seed(seed, "order", epoch))
-    kept = np.arange(len(labels)) if factors is None else np.flatnonzero(factors > 0)
-    count = draws or len(kept)
-    if strength == "none" and (factors is None or np.ptp(factors[kept]) == 0):
-        rounds = [generator.permutation(kept) for _ in range(-(-count // len(kept)))]
-        return np.concatenate(rounds)[:count].astype(np.int64)
+    if strength == "none" and factors is None:
+        return generator.permutation(len(labels)).astype(np.int64)
+    count = draws or (len(labels) if factors is None else int((factors > 0).sum()))
     probabilities = draw_probabilities(labels, strength, factors)
     return generator.choice(len(labels), size=count, replace=True, p=probabilities).astype(np.int64)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,12 +129,16 @@ def _predictions_file(path: Path, split: str) -> Path:
     """The CSV that a run folder or a CSV's own path stands for."""
     if path.is_dir():
         return RunDir.open(path).predictions(split)
-    if path.stem in SPLITS and path.stem != split:
-        raise ConfigError(f"expected predictions on {split}; found {path}", f"Pass --split {path.stem}.")
+    named = path.stem.rpartition(".")[2]  # SPLIT.csv in a run, STUDY-ROW-sSEED.SPLIT.csv among the results
+    if named in SPLITS and named != split:
+        raise ConfigError(f"expected predictions on {split}; found {path}", f"Pass --split {named}.")
     return path
 
 
 def _is_synthetic(file: Path) -> bool:
-    """Whether the run that a predictions file lies in was trained on drawings."""
+    """Whether the run that a predictions file lies in, or the result beside it, is of drawings."""
+    result = file.parent.parent / f"{file.stem.rpartition('.')[0]}.json"
+    if result.is_file():
+        return bool(json.loads(result.read_text(encoding="utf-8")).get("synthetic"))
     run = RunDir(file.parent.parent)
     return run.predictions(file.stem) == file and run.status.is_file() and bool(run.read_status().get("synthetic"))

@@ -202,8 +202,13 @@ def _loose_section(stem: str, result: Result) -> list[str]:
 def _loose_commands(stem: str, result: Result) -> list[str]:
     """How the result was made, read from the result itself."""
     settings, weights = result["settings"], result["settings"]["model"]["weights"]
-    words = ["lentigo", "train", f"{result['data']['name']}.csv", "--recipe", result["recipe"]]
-    words += ["--weights", "none" if weights == "random start" else weights]
+    mining = settings.get("mining", {})
+    if mining.get("parent"):
+        words = ["lentigo", "mine", f"runs/{mining['parent']}", "--recipe", result["recipe"]]
+        words += ["--control", mining["control"]] if mining["control"] != "none" else []
+    else:
+        words = ["lentigo", "train", f"{result['data']['name']}.csv", "--recipe", result["recipe"]]
+        words += ["--weights", "none" if weights == "random start" else weights]
     words += ["--seed", str(result["seed"]), "--name", stem]
     for change in result["recipe_changes"]:
         section, _, key = change.partition(".")

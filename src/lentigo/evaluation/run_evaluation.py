@@ -97,11 +97,22 @@ def evaluate_run(
         )
         if split == "test":
             run.add_look()
-        judgement = judge(predictions, split=split, resamples=resamples, synthetic=catalog.synthetic)
-        predictions.to_csv(run.predictions(split))
-        write_text_atomic(run.text_report(split), classification_report(judgement))
-        write_json_atomic(run.metrics, read_metrics(run) | {split: judgement.as_dict()})
-        render_report(run)
+            predictions.to_csv(run.predictions(split))  # at once: what was looked at is never computed again
+        return _judge(run, split, predictions, catalog, resamples)
+
+
+def judge_again(run: RunDir, split: str, *, resamples: int = 2000) -> Judgement:
+    """Judge the predictions that the run holds already; no network is run and no look at test is taken."""
+    with run.lock():
+        return _judge(run, split, Predictions.from_csv(run.predictions(split)), read_catalog(run), resamples)
+
+
+def _judge(run: RunDir, split: str, predictions: Predictions, catalog: Catalog, resamples: int) -> Judgement:
+    judgement = judge(predictions, split=split, resamples=resamples, synthetic=catalog.synthetic)
+    predictions.to_csv(run.predictions(split))
+    write_text_atomic(run.text_report(split), classification_report(judgement))
+    write_json_atomic(run.metrics, read_metrics(run) | {split: judgement.as_dict()})
+    render_report(run)
     return judgement
 
 

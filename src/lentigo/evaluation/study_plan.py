@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from lentigo.core.config import Config, load_recipe, merge_recipe
+from lentigo.core.config import Config, load_recipe
 from lentigo.core.errors import CheckpointError, ConfigError, DataError, first_five
 from lentigo.core.run_dir import RunDir
 from lentigo.data.catalog import Catalog
 from lentigo.evaluation.study import Item, Study
 from lentigo.models.weights import origin_name
+from lentigo.training.mining_run import merge_round
 
 State = Literal["done", "to judge", "resumes", "to run", "waits for"]
 
@@ -97,7 +98,7 @@ def _digests(study: Study, items: list[Item], folders: Folders) -> dict[str, str
     digests: dict[str, str] = {}
     wrong: dict[str, ConfigError] = {}
     for item in items:
-        if any(other.row.id in wrong for other in (item, *study.needs(item))):
+        if item.row.id in wrong or any(other.stem not in digests for other in study.needs(item)):
             continue
         try:
             config = resolve(study, item, folders)
@@ -128,15 +129,7 @@ def resolve(study: Study, item: Item, folders: Folders) -> Config:
         return config
     before = resolve(study, parent, folders)
     arm = [] if row.control == "none" else [f"mining.control={row.control}"]
-    config = merge_recipe(before, row.recipe, [*changes, *arm])
-    if config.mining.method == "none":
-        raise ConfigError(f"{row.recipe} is no mining recipe", "Take mine, paper-v2-hard or an own one.")
-    if config.model.architecture != before.model.architecture or config.preprocess != before.preprocess:
-        raise ConfigError(
-            f"mining keeps the architecture and the preprocessing of the row {row.mine}",
-            "Drop these settings.",
-        )
-    return config
+    return merge_round(before, row.recipe, [*changes, *arm])
 
 
 def overrides(study: Study, item: Item, folders: Folders) -> list[str]:

@@ -15,7 +15,7 @@ from lentigo.core.predictions import Predictions
 from lentigo.core.run_dir import RunDir
 from lentigo.data.catalog import Catalog
 from lentigo.evaluation.evaluate import Judgement
-from lentigo.evaluation.run_evaluation import epoch_scores, evaluate_run, read_metrics
+from lentigo.evaluation.run_evaluation import epoch_scores, evaluate_run, judge_again, read_metrics
 from lentigo.evaluation.study import Item, Study
 from lentigo.evaluation.study_plan import (
     Folders,
@@ -132,7 +132,7 @@ class StudyRunner:
 
     def _hardness(self, item: Item) -> Path | None:
         source = self.study.hardness_source(item)
-        if source is None:
+        if source is None or item.row.control == "continuation":  # which needs no hardness
             return None
         folder = self.folders.run(source).mining
         tables = sorted(folder.glob("*/hardness.csv"))
@@ -148,7 +148,9 @@ class StudyRunner:
     def _record(self, plan: Planned, run: RunDir) -> Path:
         """Judge, copy the predictions, and write the result last: its file says that the training is done."""
         for split in self.study.splits:
-            if self._needs_judging(run, split):
+            if split == "test" and run.read_looks() and split not in read_metrics(run):
+                judge_again(run, split)  # a look that was taken is not taken again
+            elif self._needs_judging(run, split):
                 self._say(f"judging {split}")
                 self.steps.judge(run, split, progress=lambda done, total: self.listen(Validating(done, total)))
         for split in self.study.splits:

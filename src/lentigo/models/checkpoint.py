@@ -84,6 +84,13 @@ def load_checkpoint(path: Path, *, corrected: bool = True) -> tuple[nn.Module, M
     return network.eval(), spec
 
 
+def is_model(path: Path) -> bool:
+    """Whether a weights file is a model that Lentigo trained on labels; False for anything else, or no file."""
+    if path.suffix != ".safetensors" or not path.is_file():
+        return False
+    return isinstance(load_tensors(path)[1].get(_METADATA_KEY), dict)
+
+
 def _load_exactly(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
     own = network.state_dict()
     wrong = [f"{name} missing" for name in own if name not in weights]

@@ -64,14 +64,17 @@ def distillation_loss(logits: Tensor, teacher_probs: Tensor, temperature: float)
     return functional.kl_div(log_probs, teacher_probs, reduction="batchmean") * temperature**2
 
 
-def prior_shift(train_labels: NDArray[np.int64], sampler: Strength, loss_weights: Strength, tau: float) -> Tensor:
+def prior_shift(
+    train_labels: NDArray[np.int64], drawn: NDArray[np.float64], loss_weights: Strength, tau: float
+) -> Tensor:
     """What prior correction adds to the logits: -tau log q, centred, (7,) float32.
 
-    q is the class prior that training presented: image counts times the sampler's and the loss's class weights
-    (Menon et al., arXiv 2007.07314, eq. 9). Classes without training images are left alone.
+    q is the class prior that training presented: the probabilities (N,) with which images are drawn, summed by
+    class, times the loss's class weights (Menon et al., arXiv 2007.07314, eq. 9). Classes that are never drawn are
+    left alone.
     """
-    counts = np.bincount(train_labels, minlength=NUM_CLASSES).astype(np.float64)
-    presented = counts * class_weights(train_labels, sampler) * class_weights(train_labels, loss_weights)
+    shares = np.bincount(train_labels, weights=drawn, minlength=NUM_CLASSES)
+    presented = shares * class_weights(train_labels, loss_weights)
     seen = presented > 0
     shift = np.zeros(NUM_CLASSES)
     shift[seen] = -tau * np.log(presented[seen] / presented.sum())

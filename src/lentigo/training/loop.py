@@ -25,7 +25,7 @@ from lentigo.core.seeding import derive_seed
 from lentigo.data.augment import Augment
 from lentigo.data.catalog import Catalog
 from lentigo.data.dataset import LesionDataset, Sample, TrainingDataset
-from lentigo.data.sampling import EpochBatches, epoch_order
+from lentigo.data.sampling import EpochBatches, draw_probabilities, epoch_order
 from lentigo.models.checkpoint import ModelSpec, save_checkpoint
 from lentigo.models.losses import Loss, build_loss, distillation_loss, prior_shift
 from lentigo.models.network import (
@@ -103,7 +103,7 @@ class Trainer:
             )
         listen(Message(describe_rows(catalog, train, val, config)))
         self.table = table
-        self.factors = None if table is None else table.factors(train)
+        self.factors = None if table is None else table.ordered(train).weight
         self.network, self.weights = start_network(config, fabric, catalog, listen, resuming=resuming)
         train_images, val_images = open_both(train, val, build_preprocess(config, self.architecture), config, listen)
         self.train_data = TrainingDataset(train_images, Augment(config.augment), config.training.seed)
@@ -112,8 +112,9 @@ class Trainer:
         self.loss: Loss = build_loss(config.loss, torch.from_numpy(train.labels))
         preprocess = self.train_data.images.preprocess
         self.teachers = load_teachers(config.distillation, preprocess, self.catalog_sha256, fabric.device, listen)
-        tau, balance = config.loss.prior_correction, (config.training.sampler, config.loss.class_weights)
-        self.shift = prior_shift(train.labels, *balance, tau) if tau else None
+        drawn = draw_probabilities(train.labels, config.training.sampler, self.factors)
+        tau = config.loss.prior_correction
+        self.shift = prior_shift(train.labels, drawn, config.loss.class_weights, tau) if tau else None
         self.mix = Mixer(config.regularization)
         self._use(self.network)
         decay = config.regularization.ema_decay

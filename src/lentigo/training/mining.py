@@ -125,7 +125,7 @@ def choose_boost(table: RoundTable, mining: MiningConfig, sampler: Strength, see
 
     Hard are the hardest images that would together get `hard_fraction` of the draws without a boost. Their weights
     are scaled down where they would take more than `max_hard_share` of the draws. The controls keep the weights
-    and give them to random images, to random images of the same class, or keep hard images alone.
+    and give them to random images, to random images of the same class (never to suspects), or keep hard images alone.
     """
     base = draw_probabilities(table.label, sampler)
     ranking = [i for i in np.argsort(-table.hardness, kind="stable") if not table.suspect[i]]
@@ -138,10 +138,10 @@ def choose_boost(table: RoundTable, mining: MiningConfig, sampler: Strength, see
     if mining.control == "continuation":
         return table.weighted(np.ones(len(table)), ["control: all images alike"] * len(table))
     if mining.control == "random":
-        weight = generator.permutation(weight)
+        weight[~table.suspect] = generator.permutation(weight[~table.suspect])
         why = np.where(weight > 1, "control: boosted at random", "").tolist()
     elif mining.control == "shuffled":
-        weight = _shuffled_in_class(weight, table.label, generator)
+        weight[~table.suspect] = _shuffled_in_class(weight[~table.suspect], table.label[~table.suspect], generator)
         why = np.where(weight > 1, "control: boost shuffled within class", "").tolist()
     elif mining.control == "hard_only":
         weight = hard.astype(np.float64)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
-from lentigo.core.config import Config, load_recipe, merge_recipe
+from lentigo.core.config import Config, load_recipe, merge_recipe, parse_config
 from lentigo.core.errors import CheckpointError, ConfigError
-from lentigo.core.run_dir import RunDir
+from lentigo.core.run_dir import RunDir, round_number
 from lentigo.data.cache import open_images
 from lentigo.data.catalog import Catalog
 from lentigo.data.dataset import LesionDataset
@@ -27,7 +27,7 @@ from lentigo.training.mining import (
 from lentigo.training.mining_table import RoundTable
 from lentigo.training.out_of_fold import out_of_fold_hardness
 from lentigo.training.rows import training_rows
-from lentigo.training.run import Devices, read_catalog, start_run
+from lentigo.training.run import Devices, judging_device, read_catalog, start_run
 
 
 def mine_run(
@@ -47,7 +47,8 @@ def mine_run(
 
     The round's settings are the parent's, with those that `recipe` and `overrides` state in their place. `control`
     replaces the choice of images; `hardness` is a hardness.csv to use instead of training folds. Only training rows
-    are scored. Out-of-fold models are kept in the parent's folder. An interrupted round is resumed as any run.
+    are scored. Out-of-fold models are kept in the folder of the first run, the one before any mining. An interrupted
+    round is resumed as any run.
 
     Raises:
         CheckpointError: where the parent has not finished.
@@ -65,9 +66,8 @@ def mine_run(
         RunDir.check_name(root, name)
     config = round_config(parent, recipe, [*overrides, *([f"mining.control={control}"] if control else [])])
     catalog = read_catalog(parent)
-    rows = training_rows(catalog, config)
     table = _score(parent, config, catalog, hardness, where=where, score=score, listen=listen)
-    table.factors(rows)
+    table = table.ordered(training_rows(catalog, config))
     if config.mining.method == "report":
         draws = int(hard_by_answer(table, config.mining).sum())
         chosen = choose_hard_only(table, config.mining, config.training.seed)
@@ -77,7 +77,7 @@ def mine_run(
         chosen = choose_boost(table, config.mining, config.training.sampler, config.training.seed)
     config = _with_draws(config, draws)
     listen(Message(describe_round(chosen, config)))
-    number = len(parent.mining_rounds) + 1
+    number = 1 + max((round_number(path) for path in parent.mining_rounds), default=0)
     return start_run(
         config,
         catalog,
@@ -87,35 +87,74 @@ def mine_run(
         score=score,
         listen=listen,
         table=chosen,
-        round_number=number,
+        number=number,
     )
 
 
 def round_config(parent: RunDir, recipe: str, overrides: Sequence[str]) -> Config:
-    """The parent's settings with the recipe's in their place, starting from the parent's chosen weights."""
-    before = load_recipe(str(parent.config))
-    config = merge_recipe(before, recipe, overrides)
-    if config.mining.method == "none":
-        raise ConfigError(
-            f"{recipe} is no mining recipe: mining.method is none",
-            "Pass --recipe mine or paper-v2-hard, or set mining.method.",
-        )
-    if config.model.architecture != before.model.architecture or config.preprocess != before.preprocess:
-        raise ConfigError(
-            "a round of mining keeps the architecture and the preprocessing of the run that it continues",
-            "Drop these settings.",
-        )
+    """The settings of a round that continues `parent` from its chosen weights.
+
+    Where the recipe distils and names no teachers, the parent is the teacher.
+    """
+    config = merge_round(load_recipe(str(parent.config)), recipe, overrides)
     best = str(parent.best.resolve())
-    mining = {"parent": parent.path.resolve().name}
-    mining["fold_weights"] = config.mining.fold_weights or before.mining.fold_weights or before.model.weights
     follows = config.distillation.weight > 0 and not config.distillation.teachers
     return config.model_copy(
         update={
             "model": config.model.model_copy(update={"weights": best}),
-            "mining": config.mining.model_copy(update=mining),
+            "mining": config.mining.model_copy(update={"parent": parent.path.resolve().name}),
             "distillation": config.distillation.model_copy(update={"teachers": (best,)} if follows else {}),
         }
     )
+
+
+def merge_round(before: Config, recipe: str, overrides: Sequence[str]) -> Config:
+    """The settings of a run with those that a mining recipe states in their place.
+
+    What belongs to the run's own course does not pass on: its round, its teachers, its phases at a smaller size or
+    of the head alone, its limits on time and patience.
+
+    Raises:
+        ConfigError: for a recipe without mining, or one that changes network, preprocessing or training rows.
+    """
+    values = before.model_dump() | {"mining": {}, "distillation": {}}
+    values["training"] |= {"small_epochs": 0, "time_limit_min": 0.0, "early_stop_epochs": 0}
+    values["optimizer"] |= {"head_only_epochs": 0}
+    config = merge_recipe(parse_config(values, "the run"), recipe, overrides)
+    if config.mining.method == "none":
+        raise ConfigError(
+            f"{recipe} is no mining recipe: mining.method is none",
+            "Take mine, paper-v2-hard or an own one that sets mining.method.",
+        )
+    kept = {
+        "architecture": (config.model.architecture, before.model.architecture),
+        "preprocessing": (config.preprocess, before.preprocess),
+        "training rows": (
+            (config.data.train_splits, config.data.include_repeats),
+            (before.data.train_splits, before.data.include_repeats),
+        ),
+    }
+    changed = [name for name, (now, then) in kept.items() if now != then]
+    if changed:
+        raise ConfigError(
+            f"a round of mining keeps the architecture, the preprocessing and the training rows of the run that it "
+            f"continues; {recipe} changes the {' and the '.join(changed)}",
+            "Drop these settings.",
+        )
+    return config
+
+
+def first_run(run: RunDir) -> RunDir:
+    """The run before any mining, found beside it by name; CheckpointError where it is gone."""
+    while (config := load_recipe(str(run.config))).mining.method != "none":
+        before = RunDir(run.path.resolve().parent / config.mining.parent)
+        if not before.config.is_file():
+            raise CheckpointError(
+                f"{run.path} continues {config.mining.parent}, which is not beside it; folds are trained as that was",
+                "Put it back, or pass --hardness with the hardness.csv of an earlier mining.",
+            )
+        run = before
+    return run
 
 
 def describe_round(table: RoundTable, config: Config) -> str:
@@ -144,12 +183,13 @@ def _score(
     if config.mining.method == "report" or config.mining.control == "continuation":
         listen(Message("scoring the training images with the trained model"))
         network, spec = load_checkpoint(parent.best)
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = judging_device(where)
         network = network.to(device, memory_format=torch.channels_last)
         dataset = LesionDataset(open_images(rows, spec.preprocess, config.data))
         return measure_hardness([predict_logits(network, dataset, device=device)])
-    before = load_recipe(str(parent.config)).model_copy(update={"mining": config.mining})
-    return out_of_fold_hardness(before, catalog, parent.mining, where=where, score=score, listen=listen)
+    first = first_run(parent)
+    before = load_recipe(str(first.config)).model_copy(update={"mining": config.mining})
+    return out_of_fold_hardness(before, catalog, first.mining, where=where, score=score, listen=listen)
 
 
 def _with_draws(config: Config, hard: int) -> Config:

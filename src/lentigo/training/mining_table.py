@@ -56,17 +56,21 @@ class RoundTable:
         """1 - mean_confidence, 0..1."""
         return 1 - self.mean_confidence
 
-    def factors(self, rows: Catalog) -> Floats:
-        """The weights in the order of `rows`; DataError where the table is of other images."""
-        weight = dict(zip(self.image_id, self.weight, strict=True))
-        missing = [row.image_id for row in rows if row.image_id not in weight]
-        if missing or len(weight) != len(rows):
+    def ordered(self, rows: Catalog) -> RoundTable:
+        """The same table in the order of `rows`; DataError where it is of other images."""
+        place = {image_id: i for i, image_id in enumerate(self.image_id)}
+        missing = [row.image_id for row in rows if row.image_id not in place]
+        if missing or len(place) != len(rows):
             raise DataError(
-                f"the mining table has {len(weight)} images, the training set {len(rows)}; "
+                f"the mining table has {len(place)} images, the training set {len(rows)}; "
                 f"{len(missing)} of these are missing in it: {first_five(missing)}",
                 "Mine the run again with `lentigo mine`.",
             )
-        return np.array([weight[row.image_id] for row in rows])
+        order = [place[row.image_id] for row in rows]
+        columns: dict[str, Any] = {name: getattr(self, name) for name in _NAMES}
+        for name, column in columns.items():
+            columns[name] = tuple(column[i] for i in order) if name in _TEXTS else column[order]
+        return RoundTable(**columns)
 
     def weighted(self, weight: Floats, why: list[str]) -> RoundTable:
         """The same images with other weights and reasons."""
@@ -102,12 +106,12 @@ _HEADER = (*_NAMES[:4], "hardness", *_NAMES[4:])
 _TEXTS, _LABELS = ("image_id", "lesion_id", "why"), ("label", "answered")
 
 
-def _text(name: str, value: object) -> str:
+def _text(name: str, value: Any) -> str:
     if name in _TEXTS:
         return str(value)
     if name in _LABELS:
-        return CLASS_CODES[int(value)]  # type: ignore[call-overload]
-    return str(int(value)) if name == "suspect" else f"{value:.6g}"  # type: ignore[call-overload]
+        return CLASS_CODES[int(value)]
+    return str(int(value)) if name == "suspect" else repr(float(value))
 
 
 def _value(name: str, text: str) -> str | int | float | bool:

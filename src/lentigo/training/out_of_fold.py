@@ -7,6 +7,7 @@ and later rounds with the same settings use them again.
 from __future__ import annotations
 
 import hashlib
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from lentigo.core.config import Config, parse_config
-from lentigo.core.errors import Stopped
+from lentigo.core.errors import ConfigError, Stopped
 from lentigo.core.predictions import Predictions
 from lentigo.core.run_dir import RunDir
 from lentigo.core.seeding import derive_seed
@@ -24,14 +25,14 @@ from lentigo.data.cache import open_images
 from lentigo.data.catalog import Catalog
 from lentigo.data.dataset import LesionDataset
 from lentigo.data.splits import fold_assignment
-from lentigo.models.checkpoint import load_checkpoint
+from lentigo.models.checkpoint import is_model, load_checkpoint
 from lentigo.training.events import Listener, Message
 from lentigo.training.inference import extract_features, predict_logits
 from lentigo.training.loop import Score
 from lentigo.training.mining import measure_hardness, neighbor_agreement
 from lentigo.training.mining_table import Floats, RoundTable
 from lentigo.training.rows import training_rows
-from lentigo.training.run import Devices, resume_run, start_run
+from lentigo.training.run import Devices, judging_device, resume_run, start_run
 from lentigo.training.state import config_digest
 
 _SEED_LIMIT = 2**31
@@ -42,19 +43,21 @@ def out_of_fold_hardness(
 ) -> RoundTable:
     """The unweighted table of all training images of `config`, made once and kept as `folder`/KEY/hardness.csv.
 
-    `config` is that of the run to mine, with the `mining` section of the round; KEY digests all that decides the
-    result.
+    `config` is that of the first run, before any mining, with the `mining` section of the round; KEY digests all
+    that decides the result.
 
     Raises:
+        ConfigError: where the folds would start from a network that was trained on labels.
         Stopped: where a fold's training was asked to stop; the next call goes on from there.
     """
     rows = training_rows(catalog, config)
     fold_config = _fold_config(config)
+    _check_start(fold_config.model.weights)
     target = folder / _key(fold_config, config, rows) / "hardness.csv"
     if target.is_file():
         listen(Message(f"hardness of {len(rows)} images taken from {target.parent.name}"))
         return RoundTable.from_csv(target)
-    groups = {row.image_id: row.group_id or row.lesion_id for row in rows}
+    groups = {row.image_id: row.group_id or row.patient_id or row.lesion_id for row in rows}
     tables: list[Predictions] = []
     agreements: list[Floats] = []
     for repetition in range(config.mining.fold_seeds):
@@ -69,13 +72,11 @@ def out_of_fold_hardness(
             run = _train_fold(
                 target.parent, name, fold_config, _hold_out(rows, held_out), where=where, score=score, listen=listen
             )
-            logits[held_out], agreement[held_out] = _judge_fold(run, rows, held_out, config)
+            logits[held_out], agreement[held_out] = _judge_fold(run, rows, held_out, config, judging_device(where))
         ids, lesions = tuple(row.image_id for row in rows), tuple(row.lesion_id for row in rows)
         tables.append(Predictions(ids, lesions, rows.labels, logits))
         agreements.append(agreement)
-    table = measure_hardness(tables, agreements)
-    table.to_csv(target)
-    return table
+    return RoundTable.from_csv(measure_hardness(tables, agreements).to_csv(target))
 
 
 def _fold_config(config: Config) -> Config:
@@ -84,7 +85,7 @@ def _fold_config(config: Config) -> Config:
     training, optimizer = values["training"], values["optimizer"]
     training |= {"epochs": mining.fold_epochs or training["epochs"], "selection_metric": "last"}
     training |= {"early_stop_epochs": 0, "time_limit_min": 0.0}
-    training["small_epochs"] = min(training["small_epochs"], training["epochs"])
+    training["small_epochs"] = min(training["small_epochs"], training["epochs"] - 1)
     optimizer["head_only_epochs"] = min(optimizer["head_only_epochs"], training["epochs"] - 1)
     if mining.fold_size_px:
         values["preprocess"]["resize_steps_px"] = (mining.fold_size_px,)
@@ -92,6 +93,15 @@ def _fold_config(config: Config) -> Config:
     values["model"]["weights"] = mining.fold_weights or config.model.weights
     values |= {"mining": {}, "distillation": {}}
     return parse_config(values, "out-of-fold recipe")
+
+
+def _check_start(weights: str) -> None:
+    """A network that learnt the labels of the images to hold out has seen them, whatever the folds."""
+    if weights not in ("none", "imagenet") and is_model(Path(weights)):
+        raise ConfigError(
+            f"the folds' networks would start from {weights}, which was trained on labelled images: not out of fold",
+            "Set mining.fold_weights to the weights from which that model itself started (imagenet, none or a file).",
+        )
 
 
 def _key(fold_config: Config, config: Config, rows: Catalog) -> str:
@@ -112,6 +122,8 @@ def _train_fold(
     seed = derive_seed(config.training.seed, name) % _SEED_LIMIT
     config = config.model_copy(update={"training": config.training.model_copy(update={"seed": seed})})
     run = RunDir(root / name)
+    if run.path.is_dir() and not run.config.is_file():
+        shutil.rmtree(run.path)  # a process died while it made the folder
     if run.config.is_file():
         if run.read_status()["state"] == "done":
             return run
@@ -124,11 +136,10 @@ def _train_fold(
 
 
 def _judge_fold(
-    run: RunDir, rows: Catalog, held_out: NDArray[np.bool_], config: Config
+    run: RunDir, rows: Catalog, held_out: NDArray[np.bool_], config: Config, device: str
 ) -> tuple[NDArray[np.float32], Floats]:
     """Logits and neighbour agreement of the held-out rows; neighbours are the rows that the fold trained on."""
     network, spec = load_checkpoint(run.best, corrected=False)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     network = network.to(device, memory_format=torch.channels_last)
     judged, trained = (
         LesionDataset(open_images(rows.pick(wanted), spec.preprocess, config.data)) for wanted in (held_out, ~held_out)

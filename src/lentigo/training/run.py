@@ -121,17 +121,13 @@ def start_run(
     score: Score,
     listen: Listener,
     table: RoundTable | None = None,
-    round_number: int = 1,
+    number: int = 1,
 ) -> tuple[RunDir, Outcome]:
     """Train a new run below `root`. Data and network are built first, so that bad input leaves no folder behind.
 
-    `table` makes it a round of hard mining, kept as mining/round-`round_number`.csv.
+    `table` makes it a round of hard mining, kept as mining/round-`number`.csv.
     """
-    if config.mining.method != "none" and table is None:
-        raise ConfigError(
-            f"the recipe {config.about.name} continues a finished run by hard mining",
-            f"Run `lentigo mine RUN --recipe {config.about.name}`.",
-        )
+    _check_round(config, table)
     fabric = open_fabric(config, where)
     if name is not None and fabric.is_global_zero:
         RunDir.check_name(root, name)
@@ -140,14 +136,14 @@ def start_run(
     path = ""
     if fabric.is_global_zero:
         run = RunDir.create(root, config.model.architecture, name)
-        write_text_atomic(run.config, config.to_toml())
         catalog.to_csv(run.catalog)
         write_text_atomic(run.catalog_digest, f"{catalog.sha256}\n")
         if table is not None:
-            table.to_csv(run.mining / f"round-{round_number}.csv")
+            table.to_csv(run.mining / f"round-{number}.csv")
         session = describe_environment()
         facts = {"seed": config.training.seed, "catalog": catalog.name, **asdict(where)}
         write_json_atomic(run.environment, session | facts | {"sessions": [session]})
+        write_text_atomic(run.config, config.to_toml())  # last: a folder with a config.toml can be resumed
         path = str(run.path)
     run = RunDir(Path(fabric.broadcast(path)))
     with _held(run, fabric):
@@ -165,6 +161,8 @@ def resume_run(path: Path, *, where: Devices, score: Score, listen: Listener) ->
     with _held(run, fabric):
         saved = run.state.is_file()
         table = RoundTable.from_csv(run.mining_rounds[-1]) if run.mining_rounds else None
+        if table is None and config.mining.method != "none":
+            raise CheckpointError(f"{run.path}: no mining/round-N.csv", "Restore it, or mine the run again.")
         trainer = Trainer(config, catalog, fabric, score, recorder, resuming=saved, table=table)
         if saved:
             trainer.resume(run)
@@ -175,6 +173,22 @@ def resume_run(path: Path, *, where: Devices, score: Score, listen: Listener) ->
             progress = trainer.state.progress
             recorder(Message(f"resuming after epoch {progress.epoch}, step {progress.batch}"))
         return run, _fit(trainer, run, fabric)
+
+
+def _check_round(config: Config, table: RoundTable | None) -> None:
+    if config.mining.method != "none" and table is None:
+        recipe = "THIS/config.toml" if config.mining.parent else config.about.name
+        raise ConfigError(
+            f"the recipe {config.about.name} continues a finished run by hard mining",
+            f"Run `lentigo mine {config.mining.parent or 'RUN'} --recipe {recipe}`.",
+        )
+
+
+def judging_device(where: Devices) -> str:
+    """Where single images are scored outside a training: as `where` says, auto as for a training."""
+    if where.accelerator != "auto":
+        return where.accelerator
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _add_session(run: RunDir) -> None:
@@ -214,21 +228,17 @@ def _catalog_name(run: RunDir) -> str:
 
 def plan_run(config: Config, catalog: Catalog, *, where: Devices, score: Score, listen: Listener) -> Plan:
     """Build everything, time a few steps, start no run."""
+    _check_round(config, None)
     fabric = open_fabric(config, where)
     trainer = Trainer(config, catalog, fabric, score, Recorder(listen, silent=not fabric.is_global_zero))
     trainer.prepare_epoch(config.optimizer.head_only_epochs)
-    clock_s = [time.perf_counter()]
-    for number, (images, labels, _) in enumerate(trainer.loader(0, 0)):
-        trainer.step(images, labels, number)
-        clock_s.append(time.perf_counter())
-        if number == PLAN_STEPS:
-            break
-    # The first step warms up; where it is the only one it must do.
-    seconds = [later - earlier for earlier, later in pairwise(clock_s)]
-    seconds_per_step = statistics.median(seconds[1:] or seconds)
-    # Validation runs forward only: about a third of a training step for as many images.
+    epochs, small_epochs = config.training.epochs, config.training.small_epochs
+    seconds_per_step = _step_s(trainer, small_epochs)
+    small_step_s = _step_s(trainer, 0) if small_epochs else 0.0
+    # Validation runs forward only, at the full size: about a third of a training step for as many images.
     val_s = seconds_per_step / 3 * len(trainer.val_data) / config.training.batch_size
-    total_s = config.training.epochs * (trainer.steps_per_epoch * seconds_per_step + val_s)
+    steps_s = small_epochs * small_step_s + (epochs - small_epochs) * seconds_per_step
+    total_s = trainer.steps_per_epoch * steps_s + epochs * val_s
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     return Plan(
         train_images=len(trainer.train_data),
@@ -243,6 +253,18 @@ def plan_run(config: Config, catalog: Catalog, *, where: Devices, score: Score, 
         parameters=sum(parameter.numel() for parameter in trainer.network.parameters()),
         rank=fabric.global_rank,
     )
+
+
+def _step_s(trainer: Trainer, epoch: int) -> float:
+    """Median seconds of a few steps as in this epoch; the first warms up, and counts only where it is alone."""
+    clock_s = [time.perf_counter()]
+    for number, (images, labels, _) in enumerate(trainer.loader(epoch, 0)):
+        trainer.step(images, labels, number)
+        clock_s.append(time.perf_counter())
+        if number == PLAN_STEPS:
+            break
+    seconds = [later - earlier for earlier, later in pairwise(clock_s)]
+    return statistics.median(seconds[1:] or seconds)
 
 
 def _fit(trainer: Trainer, run: RunDir, fabric: Fabric) -> Outcome:

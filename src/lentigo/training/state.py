@@ -100,13 +100,17 @@ def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def config_digest(config: Config) -> str:
-    """Digest of all settings that change the result; limits on time and what is kept where do not."""
+    """Digest of all settings that change the result; limits on time and what is kept where do not.
+
+    Settings at their defaults are left out, so that a new key does not part a run from its saved state.
+    """
     text = config.model_dump_json(
+        exclude_defaults=True,
         exclude={
             "about": True,
             "data": {"cache", "cache_limit_mb", "num_workers"},
             "training": {"time_limit_min", "checkpoint_min"},
-        }
+        },
     )
     return hashlib.sha256(text.encode()).hexdigest()
 
