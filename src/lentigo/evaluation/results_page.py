@@ -147,14 +147,19 @@ def _seeds_text(study: Study, row: GridRow, of_row: Mapping[int, Result]) -> str
 
 
 def _training(runs: Sequence[Result]) -> str:
-    """`20 epochs, 7500 steps, 41 min, 2 cores`: means over the seeds."""
+    """`20 epochs, 7500 steps, 41 min, 2 cores`: means over the seeds; `1 of 2 cores` where threads left some free."""
     parts = [f"{statistics.fmean(len(run['log']) for run in runs):g} epochs"]
     steps = [_steps(run) for run in runs]
     if all(steps):
         parts.append(f"{statistics.fmean(steps):.0f} steps")
     minutes = statistics.fmean((run["elapsed_s"] or 0.0) / 60 for run in runs)
-    machines = sorted({f"{run['machine']['cores']} cores" for run in runs})
+    machines = sorted({_cores(run["machine"]) for run in runs})
     return ", ".join([*parts, f"{minutes:.0f} min", " or ".join(machines)])
+
+
+def _cores(machine: Mapping[str, Any]) -> str:
+    cores, threads = machine["cores"], machine.get("threads")
+    return f"{threads} of {cores} cores" if threads and threads < cores else f"{cores} cores"
 
 
 def _steps(run: Result) -> int:

@@ -15,6 +15,8 @@ from lentigo.models.weights import origin_name
 from lentigo.training.rows import judged_rows, training_rows
 from lentigo.training.run import read_catalog
 
+MACHINE = ("cpu", "cores", "threads", "platform", "python", "packages")
+
 
 def summarise_run(run: RunDir, track: str) -> dict[str, Any]:
     """Everything that repeats and judges the run. `track` names the data, for example rgb-3k.
@@ -39,7 +41,7 @@ def summarise_run(run: RunDir, track: str) -> dict[str, Any]:
         "state": status.get("message", status["state"]),
         "best_epoch": status.get("best_epoch"),
         "elapsed_s": status.get("elapsed_s"),
-        "machine": {name: environment.get(name) for name in ("cpu", "cores", "platform", "python", "packages")},
+        "machine": {name: environment.get(name) for name in MACHINE},
         "lentigo": {
             "version": environment.get("lentigo"),
             "commits": list(dict.fromkeys(str(session.get("commit", "")) for session in sessions)),

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from lightning_fabric import Fabric
@@ -140,7 +140,7 @@ def start_run(
         write_text_atomic(run.catalog_digest, f"{catalog.sha256}\n")
         if table is not None:
             table.to_csv(run.mining / f"round-{number}.csv")
-        session = describe_environment()
+        session = _describe_session()
         facts = {"seed": config.training.seed, "catalog": catalog.name, **asdict(where)}
         write_json_atomic(run.environment, session | facts | {"sessions": [session]})
         write_text_atomic(run.config, config.to_toml())  # last: a folder with a config.toml can be resumed
@@ -191,13 +191,18 @@ def judging_device(where: Devices) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def _describe_session() -> dict[str, Any]:
+    """The environment, with the threads that compute: fewer than cores where trainings ran side by side."""
+    return describe_environment() | {"threads": torch.get_num_threads()}
+
+
 def _add_session(run: RunDir) -> None:
     """Note that another session took part: its commit and machine may differ from those of the first."""
     try:
         facts = dict(json.loads(run.environment.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         facts = {}
-    write_json_atomic(run.environment, facts | {"sessions": [*facts.get("sessions", []), describe_environment()]})
+    write_json_atomic(run.environment, facts | {"sessions": [*facts.get("sessions", []), _describe_session()]})
 
 
 def read_catalog(run: RunDir) -> Catalog:
