@@ -14,6 +14,7 @@ from lentigo.core.config import all_keys, load_recipe, recipe_names
 from lentigo.core.errors import ExitCode
 from lentigo.evaluation.results_page import (
     Result,
+    cores_text,
     estimate_text,
     loose_results,
     read_results,
@@ -118,7 +119,7 @@ def _results_lines(name: str, runs: list[Result]) -> list[str]:
         cells = [name, f"{runs[0]['track']}, {split}"]
         cells += [estimate_text([judgement["metrics"][column] for judgement in judgements]) for column in COLUMNS]
         minutes = sum((run["elapsed_s"] or 0) / 60 for run in runs) / len(runs)
-        cells += [str(judgements[0]["n_images"]), f"{minutes:.0f} min, {runs[0]['machine']['cores']} cores"]
+        cells += [str(judgements[0]["n_images"]), f"{minutes:.0f} min, {cores_text(runs[0]['machine'])}"]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 

@@ -83,6 +83,11 @@ def test_page_shows_seeds_and_what_is_not_run(result: dict[str, Any]) -> None:
     assert "Single runs" not in page
 
 
+def test_page_says_where_a_training_shared_its_machine(result: dict[str, Any]) -> None:
+    result["machine"] |= {"cores": 2, "threads": 1}
+    assert ", 1 of 2 cores | `quick` |" in results_page({"s.toml": study_of({"id": "a"})}, {"s-a-s0": result})
+
+
 def test_page_counts_looks_at_test(result: dict[str, Any]) -> None:
     result["metrics"]["test"] = result["metrics"]["val"]
     study = study_of({"id": "a", "seeds": [0, 1]}, splits=["val", "test"])

@@ -153,11 +153,12 @@ def _training(runs: Sequence[Result]) -> str:
     if all(steps):
         parts.append(f"{statistics.fmean(steps):.0f} steps")
     minutes = statistics.fmean((run["elapsed_s"] or 0.0) / 60 for run in runs)
-    machines = sorted({_cores(run["machine"]) for run in runs})
+    machines = sorted({cores_text(run["machine"]) for run in runs})
     return ", ".join([*parts, f"{minutes:.0f} min", " or ".join(machines)])
 
 
-def _cores(machine: Mapping[str, Any]) -> str:
+def cores_text(machine: Mapping[str, Any]) -> str:
+    """`2 cores`, or `1 of 2 cores` where a training used fewer threads than there were cores."""
     cores, threads = machine["cores"], machine.get("threads")
     return f"{threads} of {cores} cores" if threads and threads < cores else f"{cores} cores"
 
