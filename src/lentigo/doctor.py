@@ -17,6 +17,8 @@ EXTRAS = {
         "safetensors",
         "pyarrow",
         "matplotlib",
+        "scipy",
+        "captum",
         "psutil",
     ),
     "timm": ("timm",),

@@ -22,6 +22,8 @@ PACKAGES = (
     "pyarrow",
     "scikit-learn",
     "matplotlib",
+    "scipy",
+    "captum",
     "pydantic",
     "typer",
     "timm",
