@@ -69,6 +69,7 @@ CLASSES: tuple[LesionClass, ...] = (
 CLASS_CODES: tuple[str, ...] = tuple(lesion_class.code for lesion_class in CLASSES)
 NUM_CLASSES = len(CLASSES)
 MALIGNANT_LABELS: tuple[int, ...] = tuple(i for i, lesion_class in enumerate(CLASSES) if lesion_class.malignant)
+MELANOMA_LABEL = CLASS_CODES.index("mel")
 ISIC_2018_COLUMNS: tuple[str, ...] = ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC")
 """Column order of the ISIC 2018 Task 3 ground truth and submissions."""
 

@@ -116,7 +116,7 @@ def weighted_auc(positive: NDArray[np.bool_], scores: Floats, weights: Floats) -
     lower = below[np.searchsorted(negative_scores, positive_scores, side="left")]
     upper = below[np.searchsorted(negative_scores, positive_scores, side="right")]
     wins = 0.5 * np.einsum("nb,nb->b", positive_weights, lower + upper)
-    return _ratio(wins, positive_weights.sum(axis=0) * below[-1])
+    return ratio(wins, positive_weights.sum(axis=0) * below[-1])
 
 
 def class_scores(confusion: Floats) -> dict[str, Floats]:
@@ -127,9 +127,9 @@ def class_scores(confusion: Floats) -> dict[str, Floats]:
     hits = np.diagonal(confusion, axis1=1, axis2=2)
     support, answered = confusion.sum(axis=2), confusion.sum(axis=1)
     return {
-        "precision": _ratio(hits, answered),
-        "recall": _ratio(hits, support),
-        "f1": _ratio(2.0 * hits, support + answered),
+        "precision": ratio(hits, answered),
+        "recall": ratio(hits, support),
+        "f1": ratio(2.0 * hits, support + answered),
     }
 
 
@@ -147,14 +147,14 @@ def overall_scores(confusion: Floats) -> dict[str, Floats]:
     total = support.sum(axis=1)
     parts = class_scores(confusion)
     scores = {
-        "accuracy": _ratio(np.trace(confusion, axis1=1, axis2=2), total),
-        "balanced_accuracy": _mean_where(parts["recall"], support > 0),
+        "accuracy": ratio(np.trace(confusion, axis1=1, axis2=2), total),
+        "balanced_accuracy": mean_where(parts["recall"], support > 0),
     }
     occurs = (support > 0) | (answered > 0)
     for name, part in parts.items():
-        scores[f"macro_{name}"] = _mean_where(np.nan_to_num(part), occurs)
+        scores[f"macro_{name}"] = mean_where(np.nan_to_num(part), occurs)
     for name, part in parts.items():
-        scores[f"weighted_{name}"] = _ratio((np.nan_to_num(part) * support).sum(axis=1), total)
+        scores[f"weighted_{name}"] = ratio((np.nan_to_num(part) * support).sum(axis=1), total)
     return scores
 
 
@@ -176,8 +176,8 @@ def score(labels: Labels, probs: Floats, weights: Floats | None = None) -> Score
     confusion = confusion_matrix(labels, probs.argmax(axis=1), num_classes, weights)
     auc = np.stack([weighted_auc(labels == c, probs[:, c], weights) for c in range(num_classes)], axis=1)
     overall = overall_scores(confusion)
-    overall["macro_auc"] = _mean_where(auc, ~np.isnan(auc))
-    overall["log_loss"] = _ratio(log_losses(labels, probs) @ weights, weights.sum(axis=0))
+    overall["macro_auc"] = mean_where(auc, ~np.isnan(auc))
+    overall["log_loss"] = ratio(log_losses(labels, probs) @ weights, weights.sum(axis=0))
     return Scores(confusion, overall, {**class_scores(confusion), "auc": auc})
 
 
@@ -267,13 +267,13 @@ def _evidence(
     return images, lesions
 
 
-def _ratio(numerator: Floats, denominator: Floats) -> Floats:
+def ratio(numerator: Floats, denominator: Floats) -> Floats:
     """numerator / denominator, nan where the denominator is 0."""
     undefined = np.full(np.shape(denominator), np.nan)
     result: Floats = np.divide(numerator, denominator, out=undefined, where=denominator > 0)
     return result
 
 
-def _mean_where(values: Floats, use: NDArray[np.bool_]) -> Floats:
+def mean_where(values: Floats, use: NDArray[np.bool_]) -> Floats:
     """Mean over the last axis of the values in use, nan where none is."""
-    return _ratio(np.where(use, values, 0.0).sum(axis=-1), use.sum(axis=-1).astype(np.float64))
+    return ratio(np.where(use, values, 0.0).sum(axis=-1), use.sum(axis=-1).astype(np.float64))
