@@ -24,6 +24,8 @@ BLOODLESS_SKIN = (243.0, 219.0, 207.0)
 SLATE_BLUE = (92.0, 106.0, 138.0)
 PALE_FIBROUS = (240.0, 220.0, 218.0)
 INK_COLOURS = ((70.0, 50.0, 150.0), (40.0, 70.0, 160.0), (35.0, 40.0, 60.0))
+RULER_COLOUR = (30.0, 26.0, 26.0)
+BUBBLE_COLOUR = (255.0, 250.0, 248.0)
 NOISE_HEADROOM = 8  # grey levels kept free at both ends, so that adding noise cannot wrap around
 DENSITY_RANGE = 3.2  # densities are stored in 8 bits while they are turned; more than this is black anyway
 
@@ -119,7 +121,7 @@ def _curve(start: Point, bend: Point, end: Point) -> list[Point]:
     ]
 
 
-def _hairs(pen: ImageDraw.ImageDraw, rng: np.random.Generator, side_px: int) -> None:
+def draw_hairs(pen: ImageDraw.ImageDraw, rng: np.random.Generator, side_px: int) -> None:
     """A few to many curved hairs of one thickness."""
     thickness_px = max(1, round(side_px / 600.0 * rng.uniform(1.6, 4.2)))
     for _ in range(int(1 + rng.gamma(1.3, 4.0))):
@@ -130,7 +132,7 @@ def _hairs(pen: ImageDraw.ImageDraw, rng: np.random.Generator, side_px: int) -> 
         pen.line(_curve((x, y), middle, end), fill=int(rng.integers(130, 235)), width=thickness_px, joint="curve")
 
 
-def _ruler(pen: ImageDraw.ImageDraw, rng: np.random.Generator, side_px: int) -> None:
+def draw_ruler(pen: ImageDraw.ImageDraw, rng: np.random.Generator, side_px: int) -> None:
     """Millimetre ticks along one edge."""
     along_x, at_end = rng.random() < 0.5, rng.random() < 0.5
     spacing = rng.uniform(0.045, 0.075) * side_px
@@ -142,7 +144,7 @@ def _ruler(pen: ImageDraw.ImageDraw, rng: np.random.Generator, side_px: int) -> 
         pen.line(ends, fill=230, width=max(1, side_px // 150))
 
 
-def _bubbles(pen: ImageDraw.ImageDraw, rng: np.random.Generator, side_px: int) -> None:
+def draw_bubbles(pen: ImageDraw.ImageDraw, rng: np.random.Generator, side_px: int) -> None:
     """Gel bubbles: a thin bright ring with a brighter highlight on one side."""
     light_angle = rng.uniform(0.0, 360.0)
     for _ in range(int(rng.integers(1, 7))):
@@ -161,7 +163,7 @@ def _reflections(pen: ImageDraw.ImageDraw, rng: np.random.Generator, side_px: in
         pen.ellipse((x - wide, y - high, x + wide, y + high), fill=int(rng.integers(110, 230)))
 
 
-def _ink(pen: ImageDraw.ImageDraw, rng: np.random.Generator, side_px: int) -> None:
+def draw_ink(pen: ImageDraw.ImageDraw, rng: np.random.Generator, side_px: int) -> None:
     """A stroke of the surgeon's pen near a corner."""
     x, y = (rng.integers(0, 2, 2) * 0.86 + rng.uniform(0.0, 0.14, 2)) * side_px
     sway = rng.normal(0.0, 0.14, 4) * side_px
@@ -174,10 +176,10 @@ def _obstacles(rgb: list[Plane], rng: np.random.Generator) -> list[Plane]:
     size_px = rgb[0].shape[0]
     hair_colour = ((38.0, 28.0, 26.0), (96.0, 70.0, 52.0), (160.0, 140.0, 118.0))[int(rng.choice(3, p=[0.6, 0.3, 0.1]))]
     for share, draw, colour in (
-        (0.06, _ink, INK_COLOURS[int(rng.integers(len(INK_COLOURS)))]),
-        (0.33, _hairs, hair_colour),
-        (0.10, _ruler, (30.0, 26.0, 26.0)),
-        (0.10, _bubbles, (255.0, 250.0, 248.0)),
+        (0.06, draw_ink, INK_COLOURS[int(rng.integers(len(INK_COLOURS)))]),
+        (0.33, draw_hairs, hair_colour),
+        (0.10, draw_ruler, RULER_COLOUR),
+        (0.10, draw_bubbles, BUBBLE_COLOUR),
         (0.10, _reflections, (255.0, 252.0, 252.0)),
     ):
         if rng.random() >= share:
