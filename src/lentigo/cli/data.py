@@ -1,4 +1,4 @@
-"""`lentigo data`: check, split, draw, pack and show data sets."""
+"""`lentigo data`: check, audit, split, draw, pack and show data sets."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Annotated, Literal
 import typer
 
 from lentigo.cli import console
+from lentigo.cli.audit import audit
 from lentigo.core.errors import ConfigError, ExitCode
 
 data_app = typer.Typer(
-    help="Check, split, draw, pack and show data sets.", no_args_is_help=True, rich_markup_mode="markdown"
+    help="Check, audit, split, draw, pack and show data sets.", no_args_is_help=True, rich_markup_mode="markdown"
 )
 
 Source = Annotated[
@@ -66,6 +67,9 @@ def check(
     console.result(facts, as_json, lines)
     if found.has_errors:
         raise typer.Exit(ExitCode.DATA)
+
+
+data_app.command()(audit)
 
 
 @data_app.command()

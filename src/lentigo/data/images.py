@@ -46,7 +46,7 @@ def load_image(path: Path, member: str = "") -> Image.Image:
     if member:
         data = _read_member(path, member)
         return decode_bytes(data, f"{path}#{member}")
-    with _open_file(path) as stream:
+    with open_file(path) as stream:
         return _decode(stream, str(path))
 
 
@@ -63,11 +63,11 @@ def image_size(path: Path, member: str = "") -> tuple[int, int]:
     """
     if member and not member.startswith("row:"):
         return containers.npz_image_size(path, member)
-    with io.BytesIO(_read_member(path, member)) if member else _open_file(path) as stream:
+    with io.BytesIO(_read_member(path, member)) if member else open_file(path) as stream:
         name = f"{path}#{member}" if member else str(path)
         if dicom.is_dicom(_peek(stream, name)):
             return dicom.dicom_size(stream, name)
-        image = _open_header(stream, name)
+        image = open_header(stream, name)
         width, height = image.size
         # Pillow turns TIFF files by itself, and already announces the turned size.
         turned = image.format != "TIFF" and _orientation(image) >= 5
@@ -82,7 +82,7 @@ def read_bytes(row: Row) -> bytes:
     """
     if row.member:
         return _read_member(row.path, row.member)
-    with _open_file(row.path) as stream:
+    with open_file(row.path) as stream:
         _peek(stream, row.location)
         return stream.read()
 
@@ -95,7 +95,7 @@ def _read_member(path: Path, member: str) -> bytes:
     return b"%s %d %d 255\n" % (magic, pixels.shape[1], pixels.shape[0]) + pixels.tobytes()
 
 
-def _open_file(path: Path) -> IO[bytes]:
+def open_file(path: Path) -> IO[bytes]:
     try:
         return path.open("rb")
     except FileNotFoundError:
@@ -120,7 +120,7 @@ def _decode(stream: IO[bytes], name: str) -> Image.Image:
         _check_size(*dicom.dicom_size(stream, name), name)
         stream.seek(0)
         return Image.fromarray(dicom.read_dicom(stream, name)).convert("RGB")
-    image = _open_header(stream, name)
+    image = open_header(stream, name)
     # Another library may have switched this process-wide setting on; half-grey lesions must not pass.
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:
@@ -130,7 +130,7 @@ def _decode(stream: IO[bytes], name: str) -> Image.Image:
     return _to_rgb(image, name)
 
 
-def _open_header(stream: IO[bytes], name: str) -> Image.Image:
+def open_header(stream: IO[bytes], name: str) -> Image.Image:
     head = _peek(stream, name)
     try:
         image = Image.open(stream, formats=_FORMATS)
