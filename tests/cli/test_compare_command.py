@@ -52,6 +52,8 @@ def test_two_runs(lentigo: Command, runs: Path) -> None:
     assert "[+" in line
     assert "balanced accuracy: better; not worse by 0.01 or more: shown" in said.out
     assert re.search(r"exact McNemar p \d(\.\d)?e-\d+\)", said.out)
+    assert re.search(r"malignant AUC: 0\.\d+ and 0\.\d+, \+0\.\d+ \[\+.*\(DeLong p .*; 60 of 140 images\)", said.out)
+    assert re.search(r"melanoma AUC: 0\.\d+ and 0\.\d+, .*; 20 of 140 images\)", said.out)
     assert "val: 140 images of 140 lesions, 1 training each" in said.out
     assert "other seeds may differ" in said.out
     back = lentigo("compare", "runs/strong-s0", "runs/weak-s0", *FEW, "--metric", "log_loss", "--margin", 0.2)
@@ -82,6 +84,8 @@ def test_several_seeds_and_systems_as_json(lentigo: Command, runs: Path, tmp_pat
     first, second = (one["metrics"]["accuracy"] for one in said.json["comparisons"])
     assert (first["finding"], second["finding"]) == ("better", "no difference shown")
     assert first["p_holm"] == pytest.approx(2 * first["p"])
+    malignant, _ = (one["delong"]["malignant"] for one in said.json["comparisons"])
+    assert malignant["p_holm"] == pytest.approx(2 * malignant["p"])
     told = lentigo("compare", f"base={weak}", strong, f"again={weak}", *FEW, "--own-seeds")
     assert "2 trainings each" in told.out
     assert "corrected over the 2 systems, not over the metrics" in told.out

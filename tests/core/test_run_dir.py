@@ -31,6 +31,8 @@ def test_artefacts_have_different_names() -> None:
         run.config, run.environment, run.status, run.catalog, run.catalog_digest, run.log, run.console,
         run.best, run.last, run.state, run.metrics, run.looks, run.report, run.predictions("val"),
         run.predictions("test"), run.figure("a"), run.text_report("val"),
+        run.examination, run.calibration, run.robustness, run.model_card, run.explanations, run.explanation_check,
+        run.outlier_statistics, run.outlier_gate, run.outlier_judgement, run.ensemble,
     ]  # fmt: skip
     assert len(set(names)) == len(names)
     assert all(path.is_relative_to("r") for path in names)

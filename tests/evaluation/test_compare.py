@@ -14,16 +14,19 @@ from hypothesis import strategies as st
 from lentigo.core.errors import ConfigError, DataError
 from lentigo.core.predictions import Predictions
 from lentigo.evaluation.arms import align
-from lentigo.evaluation.compare import (
+from lentigo.evaluation.compare import compare
+from lentigo.evaluation.delong import TASKS, delong, task_scores
+from lentigo.evaluation.evaluate import judge
+from lentigo.evaluation.metrics import resample_weights
+from lentigo.evaluation.resampling import (
     METRICS,
-    bootstrap_p,
-    compare,
-    holm,
-    mcnemar_p,
+    arm_estimates,
+    image_scores,
+    mean_scores,
     resampled_scores,
     seed_weights,
 )
-from lentigo.evaluation.metrics import resample_weights, score
+from lentigo.evaluation.significance import bootstrap_p, holm, holm_over, mcnemar_p
 
 
 def table(seed, skill, count=120, lesions=None):
@@ -103,7 +106,7 @@ def test_resampling_by_weights_equals_naive_resampling(paired_seeds):
         times = np.rint(2 * seed_weights(3, 12, 4, 0 if paired_seeds else number)).astype(int)
         for b in range(12):
             rows, seeds = np.repeat(np.arange(60), weights[:, b]), np.repeat(np.arange(3), times[:, b])
-            naive = [score(aligned.label[rows], trainings[k][rows]).overall for k in seeds]
+            naive = [image_scores(aligned.label[rows], trainings[k][rows]) for k in seeds]
             for name in METRICS:
                 assert found[arm][name][b] == pytest.approx(np.mean([one[name][0] for one in naive]), abs=1e-12)
 
@@ -244,6 +247,19 @@ def test_mcnemar_of_several_trainings_takes_their_mean_probabilities():
     assert (found.mcnemar.baseline_only, found.mcnemar.other_only, found.mcnemar.p) == (0, 2, 0.5)
 
 
+def test_delong_stands_beside_and_is_corrected_over_the_arms():
+    a, b, c = [table(1, 0.5)], [table(2, 0.8)], [table(3, 2.0)]
+    found = compare({"a": a, "b": b, "c": c}, split="val", resamples=100).comparisons
+    for task, tests in {task: [one.delong[task] for one in found] for task in TASKS}.items():
+        assert [test.p_holm for test in tests] == holm([test.p for test in tests])
+        positive, expected = task_scores(a[0].label, a[0].probs, task)
+        alone = delong(positive, expected, task_scores(b[0].label, b[0].probs, task)[1], a[0].lesion_id)
+        assert tests[0].p == pytest.approx(alone.p, abs=1e-12)
+    malignant, bootstrap = found[1].delong["malignant"], found[1].metrics["malignant_auc"]
+    assert malignant.value == pytest.approx(bootstrap.value, abs=1e-12)
+    assert malignant.ci_low == pytest.approx(bootstrap.ci_low, abs=0.03)
+
+
 def test_p_counts_both_sides_and_adds_one():
     assert bootstrap_p(np.array([-1.0, *[2.0] * 98])) == pytest.approx(2 * 2 / 100)
     assert bootstrap_p(np.array([1.0, 2.0, np.nan])) == pytest.approx(2 / 3)
@@ -278,6 +294,30 @@ def test_holm_keeps_the_order_and_stays_between_p_and_bonferroni(p_values):
         assert p <= one <= min(1.0, len(p_values) * p) + 1e-12
     order = np.argsort(p_values, kind="stable")
     assert np.all(np.diff(np.array(corrected)[order]) >= 0)
+
+
+def test_an_undefined_p_stays_in_the_family():
+    assert holm_over({"a": 0.02, "b": None, "c": 0.5}) == {"a": pytest.approx(0.06), "b": None, "c": 1.0}
+    assert holm_over({}) == {}
+
+
+def test_scores_of_one_training_are_those_of_its_judgement():
+    arms = {"a": [table(1, 1.0, lesions=80)], "b": [shuffled(table(2, 1.5, lesions=80), 3)]}
+    aligned = align(arms)
+    found = arm_estimates(aligned, mean_scores(aligned), resampled_scores(aligned, resamples=150, seed=2))
+    for name, (one,) in arms.items():
+        judged = judge(one, split="val", resamples=150, seed=2).metrics
+        for metric in set(METRICS) - {"malignant_auc"}:
+            for field in ("value", "ci_low", "ci_high", "n"):
+                assert getattr(found[name][metric], field) == pytest.approx(getattr(judged[metric], field), abs=1e-12)
+        malignant = found[name]["malignant_auc"]
+        assert malignant.ci_low < malignant.value < malignant.ci_high
+        assert malignant.n == np.isin(one.label, [0, 1, 4]).sum()
+
+
+def test_malignant_auc_may_decide():
+    found = compare({"a": [table(1, 0.5)], "b": [table(2, 2.5)]}, split="val", metric="malignant_auc", resamples=150)
+    assert only(found).metrics["malignant_auc"].finding == "better"
 
 
 def test_undefined_scores_are_null():

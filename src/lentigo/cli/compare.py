@@ -11,25 +11,24 @@ import typer
 
 from lentigo.cli import console
 from lentigo.core.errors import ConfigError
+from lentigo.core.taxonomy import CLASS_CODES, CLASSES
 
 if TYPE_CHECKING:
     from lentigo.evaluation.arms import Arm
     from lentigo.evaluation.compare import Comparison, Comparisons, Difference
-
-_TEST_NOTICE = (
-    "test: the predictions were read as they are. The test split must have been judged before, once and last; "
-    "choosing a system by this table is one more look at it."
-)
+    from lentigo.evaluation.delong import DeLong
 
 
 def compare(
     systems: Annotated[
         list[str],
-        typer.Argument(help="Baseline first: a run folder or predictions CSV, or NAME=RUN,RUN,... with one a seed."),
+        typer.Argument(
+            help="Baseline first: a folder or predictions CSV of a run or ensemble, or NAME=RUN,RUN,..., one a seed."
+        ),
     ],
     split: Annotated[str, typer.Option(help="val or test; only predictions that exist are read.")] = "val",
     metric: Annotated[
-        str, typer.Option(help="Decides: accuracy, balanced_accuracy, macro_f1, macro_auc or log_loss.")
+        str, typer.Option(help="Decides: accuracy, balanced_accuracy, macro_f1, macro_auc, malignant_auc or log_loss.")
     ] = "balanced_accuracy",
     margin: Annotated[float, typer.Option(help="Largest loss that still counts as not worse.")] = 0.01,
     names: Annotated[str | None, typer.Option(help="Names of the systems, such as a,b.")] = None,
@@ -50,7 +49,7 @@ def compare(
     `lentigo compare a/predictions/val.csv b/predictions/val.csv --names old,new --json`
     """
     from lentigo.core.files import write_json_atomic
-    from lentigo.evaluation.arms import read_arms
+    from lentigo.evaluation.arms import TEST_NOTICE, read_arms
     from lentigo.evaluation.compare import compare as compare_arms
 
     tables, synthetic = read_arms(parse_arms(systems, names), split)
@@ -64,9 +63,9 @@ def compare(
         seed=seed,
         synthetic=synthetic,
     )
-    console.result(found.as_dict(), as_json, lambda: _print(found))
+    console.result(found.as_dict(), as_json, lambda: print_comparisons(found))
     if split == "test" and as_json:
-        console.say(_TEST_NOTICE)
+        console.say(TEST_NOTICE)
     if out is not None:
         console.say(f"written: {write_json_atomic(out, found.as_dict())}")
 
@@ -116,7 +115,11 @@ def _name(path: Path) -> str:
     return path.resolve().parents[1].name if path.parent.name == "predictions" else path.stem
 
 
-def _print(found: Comparisons) -> None:
+def print_comparisons(found: Comparisons) -> None:
+    """Every system against the first one, and what must be known to read it."""
+    from lentigo.evaluation.arms import TEST_NOTICE
+    from lentigo.evaluation.resampling import metric_text
+
     for one in found.comparisons:
         _print_one(one, found)
     each = "1 training each" if found.n_seeds == 1 else f"{found.n_seeds} trainings each"
@@ -125,17 +128,20 @@ def _print(found: Comparisons) -> None:
         print("One training each: other seeds may differ by as much; train several to know.")
     if len(found.comparisons) > 1:
         print(f"Holm p is corrected over the {len(found.comparisons)} systems, not over the metrics.")
-    print(f"Decide by one metric that was chosen before; here {_words(found.metric)}.")
+    print(f"Decide by one metric that was chosen before; here {metric_text(found.metric)}.")
     if found.split == "test":
-        print(_TEST_NOTICE)
+        print(TEST_NOTICE)
     if found.synthetic:
         console.say_synthetic()
 
 
 def _print_one(one: Comparison, found: Comparisons) -> None:
+    from lentigo.evaluation.delong import MALIGNANT, MELANOMA
+    from lentigo.evaluation.resampling import metric_text
+
     rows = [
         (
-            _words(name),
+            metric_text(name),
             console.cell(d.baseline),
             console.cell(d.other),
             _difference(d),
@@ -149,21 +155,32 @@ def _print_one(one: Comparison, found: Comparisons) -> None:
     console.print_table(headers, rows, title=f"{one.other} against {one.baseline}")
     decisive = one.metrics[found.metric]
     shown = {True: "shown", False: "not shown", None: "unknown, there is no interval"}[decisive.non_inferior]
-    print(f"{_words(found.metric)}: {decisive.finding}; not worse by {found.margin:g} or more: {shown}")
+    print(f"{metric_text(found.metric)}: {decisive.finding}; not worse by {found.margin:g} or more: {shown}")
+    whose = "" if found.n_seeds == 1 else ", mean probabilities of the trainings"
+    for task, name in ((MALIGNANT, "malignant"), (MELANOMA, CLASSES[CLASS_CODES.index(MELANOMA)].name.lower())):
+        print(f"{name} AUC{whose}: {_delong(one.delong[task])}")
     right = one.mcnemar
     alike = "" if right.one_image_per_lesion else "; too small, since lesions have several images"
-    whose = "" if found.n_seeds == 1 else ", mean probabilities of the trainings"
     print(
         f"images right in one only{whose}: {one.baseline} {right.baseline_only}, {one.other} {right.other_only} "
         f"(exact McNemar p {right.p:.2g}{alike})\n"
     )
 
 
-def _words(metric: str) -> str:
-    return metric.replace("_", " ").replace("f1", "F1").replace("auc", "AUC")
+def _delong(test: DeLong) -> str:
+    """`0.9100 and 0.9312, +0.0212 [+0.0040, +0.0384] (DeLong p 0.016, Holm p 0.031; 150 of 1000 images)`."""
+    n_images = test.n_positive + test.n_negative
+    if test.baseline is None or test.other is None:
+        return f"undefined ({test.n_positive} of {n_images} images are positive)"
+    p = "undefined" if test.p is None or test.p_holm is None else f"{test.p:.2g}, Holm p {test.p_holm:.2g}"
+    lesions = "" if test.one_image_per_lesion else ", summed by lesion"
+    return (
+        f"{test.baseline:.4f} and {test.other:.4f}, {_difference(test)} "
+        f"(DeLong p {p}; {test.n_positive} of {n_images} images{lesions})"
+    )
 
 
-def _difference(difference: Difference) -> str:
+def _difference(difference: Difference | DeLong) -> str:
     """`+0.0210 [+0.0030, +0.0400]`, or without the interval where there is none."""
     if difference.value is None:
         return ""

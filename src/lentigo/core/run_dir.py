@@ -83,6 +83,56 @@ class RunDir:
         return self.path / "metrics.json"
 
     @property
+    def examination(self) -> Path:
+        """Clinical questions, calibration, sets, abstaining and subgroups of every judged split."""
+        return self.path / "examination.json"
+
+    @property
+    def calibration(self) -> Path:
+        """Temperature, thresholds, sets and abstain rules, fitted on val."""
+        return self.path / "calibration.json"
+
+    @property
+    def robustness(self) -> Path:
+        """Scores on corrupted copies of val images."""
+        return self.path / "robustness.json"
+
+    @property
+    def explanations(self) -> Path:
+        """Folder of the overlays that show where the network looks."""
+        return self.path / "explain"
+
+    @property
+    def explanation_check(self) -> Path:
+        """The overlays of a split, and whether their maps say anything."""
+        return self.explanations / "check.json"
+
+    @property
+    def outlier_statistics(self) -> Path:
+        """Means and covariance of the training images' features."""
+        return self.path / "outliers" / "statistics.npz"
+
+    @property
+    def outlier_gate(self) -> Path:
+        """The score and the threshold above which an image is rejected."""
+        return self.path / "outliers" / "gate.json"
+
+    @property
+    def outlier_judgement(self) -> Path:
+        """How well the gate tells other kinds of images."""
+        return self.path / "outliers" / "judgement.json"
+
+    @property
+    def ensemble(self) -> Path:
+        """Members and method, in a folder whose predictions are those of several runs together; no run has it."""
+        return self.path / "ensemble.json"
+
+    @property
+    def model_card(self) -> Path:
+        """What the model is, for whom, how good and what is unknown."""
+        return self.path / "MODEL_CARD.md"
+
+    @property
     def looks(self) -> Path:
         """When the test split was looked at."""
         return self.path / "test_looks.json"
@@ -223,6 +273,11 @@ class RunDir:
 def round_number(table: Path) -> int:
     """N of mining/round-N.csv."""
     return int(table.stem.rpartition("-")[2])
+
+
+def list_ensembles(root: Path) -> list[RunDir]:
+    """The folders of ensembles below `root`, by name."""
+    return [RunDir(path.parent) for path in sorted(root.glob("*/ensemble.json"))]
 
 
 def list_runs(root: Path) -> list[RunDir]:

@@ -13,6 +13,10 @@ from lentigo.core.run_dir import RunDir
 from lentigo.evaluation.metrics import Floats, Labels
 
 SPLITS = ("val", "test")
+TEST_NOTICE = (
+    "test: the predictions were read as they are. The test split must have been judged before, once and last; "
+    "choosing a system by this table is one more look at it."
+)
 _IMAGES_REMEDY = "Compare systems that were judged on the same rows: `lentigo evaluate` each with the same catalogue."
 
 
@@ -34,18 +38,18 @@ class Aligned:
         return len(next(iter(self.probs.values())))
 
 
-def align(arms: Mapping[str, Sequence[Predictions]]) -> Aligned:
+def align(arms: Mapping[str, Sequence[Predictions]], *, least: int = 2) -> Aligned:
     """Bring every table into one order of rows; the first table of the first arm says what is expected.
 
     Raises:
-        DataError: where there are not two arms of equally many tables, or where images, labels or lesions
-            differ; all problems at once.
+        DataError: where there are fewer than `least` arms, or not equally many tables of each, or where images,
+            labels or lesions differ; all problems at once.
     """
     counts = {name: len(tables) for name, tables in arms.items()}
-    if len(arms) < 2 or set(counts.values()) != {max(counts.values())} or not max(counts.values()):
+    if len(arms) < least or set(counts.values()) != {max(counts.values())} or not max(counts.values()):
         found = ", ".join(f"{name} {count}" for name, count in counts.items()) or "none"
         raise DataError(
-            f"expected two or more systems with equally many trainings each; found {found}",
+            f"expected {least} or more systems with equally many trainings each; found {found}",
             "Pass one predictions table a seed, the same seeds in the same order for every system.",
         )
     names = [(f"{arm}, training {k + 1}", table) for arm, tables in arms.items() for k, table in enumerate(tables)]
@@ -92,21 +96,26 @@ def _differences(name: str, table: Predictions, expected: Mapping[str, tuple[int
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """A named system and where the predictions of its trainings are: run folders or CSV files."""
+    """A named system and where the predictions of its trainings are: folders of runs or ensembles, or CSV files."""
 
     name: str
     paths: tuple[Path, ...]
 
 
+def check_split(split: str) -> None:
+    """Raise ConfigError for a split that is not judged."""
+    if split not in SPLITS:
+        raise ConfigError(f"--split takes val or test; found {split!r}", "Scores on training images would say nothing.")
+
+
 def read_arms(arms: Sequence[Arm], split: str) -> tuple[dict[str, tuple[Predictions, ...]], bool]:
-    """The tables of every arm, and whether any was made on drawings; reads only what was judged before.
+    """The tables of every arm, and whether any is of drawings; reads only what was judged before.
 
     Raises:
         ConfigError: for a split that is not judged, or names given twice.
         DataError: where predictions are missing (all at once) or damaged.
     """
-    if split not in SPLITS:
-        raise ConfigError(f"--split takes val or test; found {split!r}", "Scores on training images would say nothing.")
+    check_split(split)
     names = [arm.name for arm in arms]
     if len(set(names)) < len(names):
         raise ConfigError(f"expected different names; found {', '.join(names)}", "Name them: NAME=RUN, or --names a,b.")
@@ -122,20 +131,21 @@ def read_arms(arms: Sequence[Arm], split: str) -> tuple[dict[str, tuple[Predicti
             f"Judge first: `lentigo evaluate {run} --split {split}`{caution}.",
         )
     tables = {name: tuple(Predictions.from_csv(file) for file in paths) for name, paths in files.items()}
-    return tables, any(_is_synthetic(file) for paths in files.values() for file in paths)
+    return tables, any(is_synthetic(file) for paths in files.values() for file in paths)
 
 
 def _predictions_file(path: Path, split: str) -> Path:
-    """The CSV that a run folder or a CSV's own path stands for."""
+    """The CSV that a folder or a CSV's own path stands for."""
     if path.is_dir():
-        return RunDir.open(path).predictions(split)
+        ensemble = RunDir(path).ensemble.is_file()  # which has no config.toml
+        return (RunDir(path) if ensemble else RunDir.open(path)).predictions(split)
     named = path.stem.rpartition(".")[2]  # SPLIT.csv in a run, STUDY-ROW-sSEED.SPLIT.csv among the results
     if named in SPLITS and named != split:
         raise ConfigError(f"expected predictions on {split}; found {path}", f"Pass --split {named}.")
     return path
 
 
-def _is_synthetic(file: Path) -> bool:
+def is_synthetic(file: Path) -> bool:
     """Whether the run that a predictions file lies in, or the result beside it, is of drawings."""
     result = file.parent.parent / f"{file.stem.rpartition('.')[0]}.json"
     if result.is_file():

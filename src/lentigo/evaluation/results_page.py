@@ -11,6 +11,7 @@ from typing import Any
 
 from lentigo.core.taxonomy import CLASS_CODES
 from lentigo.data.synthetic import SYNTHETIC_NOTICE
+from lentigo.evaluation.markdown import table
 from lentigo.evaluation.study import GridRow, Study
 
 Result = Mapping[str, Any]
@@ -75,12 +76,6 @@ def estimate_text(estimates: Sequence[Mapping[str, Any]]) -> str:
         low, high = (statistics.fmean(side) for side in zip(*bounds, strict=True))
         interval = f" [{low:.3f}, {high:.3f}]"
     return f"{statistics.fmean(values):.3f}{spread}{interval}"
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
-    return "\n".join([*lines, *(f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in rows)])
 
 
 def _study_section(file: str, study: Study, results: Mapping[str, Result]) -> list[str]:

@@ -40,6 +40,12 @@ def value_text(value: float | None, kind: str = SHARE) -> str:
     return f"{100.0 * value:.1f}%" if kind == SHARE else f"{value:.3f}"
 
 
+def value_with_interval(found: Estimate, kind: str = SHARE) -> str:
+    """`71.3% (67.1–75.2)`: the value and, where there is one, its interval."""
+    interval = interval_text(found, kind)
+    return value_text(found.value, kind) + (f" ({interval})" if interval else "")
+
+
 def interval_text(estimate: Estimate, kind: str = SHARE) -> str:
     """`67.0–75.2` (per cent where a share), or nothing where there is no interval."""
     if estimate.ci_low is None or estimate.ci_high is None:
