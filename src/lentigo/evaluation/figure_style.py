@@ -35,6 +35,10 @@ never recolours a figure that was drawn elsewhere.
 
 WIDTH_INCHES = 4.8
 """346 points: on a phone a point is about a pixel, so 9-point text stays 9 pixels."""
+DOTTED = (0, (1, 1.6))
+DASHED = (0, (4, 1.5))
+SHARE_TICKS = ([0, 0.25, 0.5, 0.75, 1.0], ["0", "25", "50", "75", "100%"])
+"""Places and texts of the ticks of an axis from 0 to 1."""
 _PNG_DOTS_PER_INCH = 200
 _SETTINGS: Mapping[str, object] = {
     "svg.hashsalt": "lentigo",
@@ -76,6 +80,11 @@ def head(axes: Axes, text: str, *, legend_columns: int = 0) -> None:
             loc="lower left", bbox_to_anchor=(-0.01, 1.01), ncols=legend_columns, frameon=False, fontsize=9,
             borderpad=0, handlelength=1.6, handletextpad=0.5, columnspacing=1.4, labelcolor=PALETTE["ink"],
         )  # fmt: skip
+
+
+def figure_head(figure: Figure, text: str) -> None:
+    """A heading at the left edge of the sheet, for figures whose panels begin further right."""
+    figure.suptitle(text, x=0.02, ha="left", fontsize=10.5, fontweight="bold", color=PALETTE["ink"])
 
 
 def save(figure: Figure, path: Path, note: str) -> Path:
