@@ -21,7 +21,8 @@ from lentigo.core.errors import CheckpointError, ConfigError, DataError, Stopped
 from lentigo.core.predictions import Predictions
 from lentigo.core.run_dir import RunDir
 from lentigo.data.catalog import Catalog
-from lentigo.evaluation.run_evaluation import evaluate_run, read_metrics
+from lentigo.evaluation.run_evaluation import evaluate_run
+from lentigo.evaluation.run_records import read_metrics
 from lentigo.evaluation.study import GridRow, Study, Teacher, load_studies, load_study, parse_study
 from lentigo.evaluation.study_plan import Folders, plan_study, resolve, settings_digest
 from lentigo.evaluation.study_run import Steps, StudyRunner, _without_folders

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import csv
 import io
 from collections import Counter
@@ -17,6 +16,7 @@ from lentigo.core.run_dir import RunDir
 from lentigo.core.taxonomy import CLASS_CODES
 from lentigo.data.catalog import Catalog, Row
 from lentigo.data.images import load_image
+from lentigo.evaluation.report_figures import image_html
 from lentigo.evaluation.report_tables import class_text
 from lentigo.evaluation.thumbnails import jpeg_thumbnail
 from lentigo.training.mining_table import RoundTable
@@ -100,8 +100,7 @@ def _item(table: RoundTable, place: int, rows: dict[str, Row]) -> str:
         image = None
     picture = ""
     if image is not None:
-        content = base64.b64encode(jpeg_thumbnail(image)).decode("ascii")
-        picture = f'<img alt="{truth}, answered as {answer}" src="data:image/jpeg;base64,{content}">'
+        picture = image_html(jpeg_thumbnail(image), "jpeg", f"{truth}, answered as {answer}")
     kind, mark = ("right", "✓") if truth == answer else ("wrong", "✗")
     numbers = f"p {table.mean_confidence[place]:.2f}, weight {table.weight[place]:.1f}"
     name = escape(table.image_id[place])

@@ -5,8 +5,6 @@ The page makes no request and runs no script; its content security policy forbid
 
 from __future__ import annotations
 
-import base64
-import re
 from collections.abc import Mapping, Sequence
 from html import escape
 from importlib import resources
@@ -17,7 +15,7 @@ from typing import Any
 from lentigo.core.errors import DataError
 from lentigo.core.files import write_text_atomic
 from lentigo.evaluation.evaluate import Judgement, classification_report
-from lentigo.evaluation.figure_style import PALETTE
+from lentigo.evaluation.report_figures import figure_html, image_html, plain_words
 from lentigo.evaluation.report_tables import (
     class_text,
     confusion_table,
@@ -47,11 +45,6 @@ _NOT_COMPARABLE = (
 )
 _DRAWN_AS_TABLES = ("confusion", "per_class")
 """Figures of these names, with any suffix such as `_val`, are left out: the page holds them as tables."""
-_IMAGE_TYPES = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg"}
-_ACTIVE_SVG = re.compile(
-    r"<\s*(script|foreignObject|iframe|style|!ENTITY)|\son\w+\s*=|href\s*=\s*[\"'](?!#|data:image/)|url\((?!#)|@import",
-    re.IGNORECASE,
-)
 
 
 GalleryItem = tuple[bytes, str, str, float]
@@ -66,7 +59,9 @@ def write_report(
     run_facts: Mapping[str, str],
     log_rows: Sequence[Mapping[str, float]] = (),
     figures: Mapping[str, str | Path] | None = None,
+    examined: Mapping[str, str] | None = None,
     mining: str = "",
+    checklist: str = "",
     gallery: Sequence[GalleryItem] = (),
     synthetic: bool,
     test_looks: int,
@@ -77,7 +72,8 @@ def write_report(
 
     `judgements`: split -> Judgement, or its dict as in metrics.json; the page answers with test where it is
     judged, else with val. `log_rows`: as for `figures.curves`. `figures`: name -> SVG text, or the path of an
-    SVG, PNG or JPEG. `mining`: body of the section on hard mining, as HTML. `test_looks`: how often test was
+    SVG, PNG or JPEG. `examined`: heading -> body of the sections behind the classes, as HTML; `mining` and `checklist`:
+    bodies of these sections. `test_looks`: how often test was
     judged. `kept_epoch`, where known, was chosen by `selection_metric`, a name as in `config.training`.
 
     Raises:
@@ -94,11 +90,13 @@ def write_report(
     sections = [
         _section("All judged splits", splits_table(judged)) if len(judged) > 1 else "",
         *(_section(f"{one.split.capitalize()}: class by class", _split_body(one)) for one in judged),
+        *(_section(heading, body) for heading, body in (examined or {}).items()),
         _figures_section(figures or {}, log_rows, curves_caption),
         _section("Hard mining", mining) if mining else "",
         _gallery_section(gallery),
         _section("The run", _facts(run_facts)) if run_facts else "",
         _section("Text report", _text_reports(judged), kind="long"),
+        _section("Reporting checklists", checklist, kind="long") if checklist else "",
         _section("Limits", _limits(first, test_looks, selection_metric)),
     ]
     template = Template(_resource("report.html"))
@@ -159,24 +157,19 @@ def _figures_section(
     shown = [name for name in figures if not name.startswith(_DRAWN_AS_TABLES)]
     order = list(_DESCRIPTIONS)
     shown.sort(key=lambda name: order.index(name) if name in order else len(order))
-    drawn = "".join(_figure(name, figures[name], curves_caption) for name in shown)
+    drawn = "".join(
+        figure_html(
+            name,
+            figures[name],
+            description=_DESCRIPTIONS.get(name) or plain_words(name),
+            caption=curves_caption if name == "curves" else "" if name in _DESCRIPTIONS else plain_words(name),
+        )
+        for name in shown
+    )
     table = epochs_table(log_rows) if log_rows else ""
     if not drawn and not table:
         return ""
     return _section("Data and training", f'<div class="figures">{drawn}</div>{table}', kind="long")
-
-
-def _figure(name: str, source: str | Path, curves_caption: str) -> str:
-    description = _DESCRIPTIONS.get(name, name.replace("_", " ").capitalize())
-    caption = curves_caption if name == "curves" else "" if name in _DESCRIPTIONS else description
-    suffix = source.suffix.lower() if isinstance(source, Path) else ".svg"
-    if isinstance(source, Path) and suffix in _IMAGE_TYPES:
-        content = base64.b64encode(source.read_bytes()).decode("ascii")
-        picture = f'<img alt="{escape(description)}" src="data:image/{_IMAGE_TYPES[suffix]};base64,{content}">'
-    else:
-        text = source.read_text(encoding="utf-8") if isinstance(source, Path) else source
-        picture = _inline_svg(name, text, escape(description))
-    return f"<figure>{picture}{f'<figcaption>{escape(caption)}</figcaption>' if caption else ''}</figure>"
 
 
 def _curves_caption(log_rows: Sequence[Mapping[str, float]], kept_epoch: int | None, selection_metric: str) -> str:
@@ -185,33 +178,6 @@ def _curves_caption(log_rows: Sequence[Mapping[str, float]], kept_epoch: int | N
         return _NOT_COMPARABLE
     score = {row["epoch"]: row.get(f"val_{selection_metric}") for row in log_rows}.get(kept_epoch)
     return f"Dotted line: {kept_text(kept_epoch, selection_metric, score)}. {_NOT_COMPARABLE}"
-
-
-def _inline_svg(name: str, text: str, description: str) -> str:
-    """A figure as part of the page: no prolog, ids of its own, fluid size, the page's colours.
-
-    Raises:
-        DataError: where the text is no SVG, or one that runs or loads something.
-    """
-    found = re.search(r"<svg\b([^>]*)>(.*)</svg>", text, re.DOTALL)
-    if found is None or _ACTIVE_SVG.search(re.sub(r"<style[^>]*>\*\{[-\w:; ]*\}</style>|<!--.*?-->", "", found[0])):
-        problem = "no <svg> element" if found is None else "scripts, styles or links to other files"
-        raise DataError(
-            f"expected the figure {name!r} as a plain SVG; found {problem}",
-            "Draw it again with `lentigo report RUN`.",
-        )
-    view_box = re.search(r'viewBox="[-\d. ]+"', found[1])
-    body = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", found[2], flags=re.DOTALL)
-    # matplotlib numbers its elements anew in every file; two figures on one page must not share ids.
-    prefix = re.sub(r"\W", "-", name)
-    body = re.sub(r'(\sid=")', rf"\g<1>{prefix}-", body)
-    body = re.sub(r'((?:href="|url\()#)', rf"\g<1>{prefix}-", body)
-    ours = PALETTE["paper"] in body
-    for role, colour in PALETTE.items():
-        body = body.replace(colour, f"var(--{role})")
-    # A figure that was drawn elsewhere keeps its colours, on white in both themes.
-    kind = "" if ours else ' class="foreign"'
-    return f'<svg role="img" aria-label="{description}" {view_box[0] if view_box else ""}{kind}>{body}</svg>'
 
 
 def _gallery_section(gallery: Sequence[GalleryItem]) -> str:
@@ -229,9 +195,8 @@ def _gallery_item(item: GalleryItem) -> str:
     thumbnail_jpeg, true_code, answered_code, probability = item
     truth, answer = class_text(true_code), class_text(answered_code)
     kind, mark = ("right", "✓") if truth == answer else ("wrong", "✗")
-    content = base64.b64encode(thumbnail_jpeg).decode("ascii")
     caption = f'{truth}<br><span class="{kind}">{mark} {answer}</span> {probability:.0%}'
-    picture = f'<img alt="{truth}, answered as {answer}" src="data:image/jpeg;base64,{content}">'
+    picture = image_html(thumbnail_jpeg, "jpeg", f"{truth}, answered as {answer}")
     return f"<figure>{picture}<figcaption>{caption}</figcaption></figure>"
 
 

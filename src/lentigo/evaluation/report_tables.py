@@ -9,8 +9,10 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 from lentigo.core.taxonomy import CLASSES, find_label
+from lentigo.evaluation.card_facts import ScoreTable
 from lentigo.evaluation.evaluate import ClassJudgement, Judgement
 from lentigo.evaluation.metrics import Estimate
+from lentigo.evaluation.subgroups import SubgroupAudit
 from lentigo.evaluation.wording import PLAIN, SHARE, UNDEFINED, count_text, interval_text, plural, value_text
 
 KEY_NUMBERS = {
@@ -22,6 +24,8 @@ KEY_NUMBERS = {
 }
 _BASELINE_AUC = 0.5
 """A constant answer ranks nothing: every pair is a tie."""
+_MOST_ROWS = 12
+"""Longer tables of scores are folded away."""
 _EPOCH_COLUMNS = {
     "train_loss": ("Train loss", PLAIN),
     "val_loss": ("Val loss", PLAIN),
@@ -112,6 +116,55 @@ def _class_row(code: str, scores: ClassJudgement) -> str:
         f'<td class="wide">{count_text(scores.n)}</td><td>{_value(scores.recall, SHARE)}</td>'
         f'<td class="wide plot">{_whisker(scores.recall)}</td>{others}</tr>'
     )
+
+
+def score_table(table: ScoreTable) -> str:
+    """Scores with interval and n under a caption; many are folded away."""
+    rows = "".join(
+        f'<tr><th scope="row">{escape(one.name)}</th><td>{_value(one.found, one.kind)}</td>'
+        f"<td>{count_text(one.found.n)}</td></tr>"
+        for one in table.scores
+    )
+    body = (
+        '<table class="numbers few">'
+        f"<caption>{escape(table.title)}, with 95% intervals</caption>"
+        '<thead><tr><th scope="col">Score</th><th scope="col">Value</th><th scope="col">n</th></tr></thead>'
+        f"<tbody>{rows}</tbody></table>"
+    )
+    text = f"<p>{escape(table.text)}</p>" if table.text else ""
+    if len(table.scores) <= _MOST_ROWS:
+        return text + body
+    return f"{text}<details><summary>{escape(table.title)}: all {len(table.scores)} numbers</summary>{body}</details>"
+
+
+def subgroup_table(audit: SubgroupAudit) -> str:
+    """Every subgroup with all scores, folded away; a flag where only the group's own explains what differs."""
+    names = {name: name.replace("_", " ").capitalize() for name in audit.whole}
+    head = "".join(f'<th scope="col">{text}</th>' for text in names.values())
+    rows = [f'<tr><th scope="row">All</th><td>{count_text(audit.n_images)}</td>{_cells(audit.whole, names, ())}</tr>']
+    for group in audit.groups:
+        scores = (
+            _cells(group.scores, names, group.unexplained)
+            if group.judged
+            else f'<td colspan="{len(names)}">too few to judge</td>'
+        )
+        name = f"{group.dimension.replace('_', ' ')}: {group.name}"
+        rows.append(f'<tr><th scope="row">{escape(name)}</th><td>{count_text(group.n_images)}</td>{scores}</tr>')
+    return (
+        '<details><summary>Every subgroup and score</summary><div class="scroll"><table class="numbers">'
+        "<caption>95% intervals; a flag (⚑) where the interval lies apart from that of all images and the mix of "
+        "classes does not explain it</caption>"
+        f'<thead><tr><th scope="col">Subgroup</th><th scope="col">Images</th>{head}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div></details>"
+    )
+
+
+def _cells(scores: Mapping[str, Estimate], names: Mapping[str, str], flagged: Sequence[str]) -> str:
+    cells = []
+    for name in names:
+        flag = '<span class="sub">⚑ flagged</span>' if name in flagged else ""
+        cells.append(f"<td>{_value(scores[name], PLAIN if name.endswith('auc') else SHARE)}{flag}</td>")
+    return "".join(cells)
 
 
 def confusion_table(judgement: Judgement) -> str:

@@ -15,7 +15,8 @@ from lentigo.core.predictions import Predictions
 from lentigo.core.run_dir import RunDir
 from lentigo.data.catalog import Catalog
 from lentigo.evaluation.evaluate import Judgement
-from lentigo.evaluation.run_evaluation import epoch_scores, evaluate_run, judge_again, read_metrics
+from lentigo.evaluation.run_evaluation import epoch_scores, evaluate_run, judge_again
+from lentigo.evaluation.run_records import read_metrics
 from lentigo.evaluation.study import Item, Study
 from lentigo.evaluation.study_plan import (
     Folders,

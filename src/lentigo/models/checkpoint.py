@@ -28,7 +28,8 @@ class ModelSpec(BaseModel):
 
     `logit_shift` (empty or one number a class) is the prior correction: `load_checkpoint` adds it to the last
     layer's bias. The file keeps the weights as they were trained, so that training goes on from it unshifted.
-    `views` is the test-time augmentation that the model is judged with.
+    `views` is the test-time augmentation that the model is judged with. `calibration` holds what was fitted on val
+    (`lentigo.evaluation.calibration.Calibration` as plain values); empty for a model that was not judged yet.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -40,6 +41,7 @@ class ModelSpec(BaseModel):
     preprocess: Preprocess
     logit_shift: tuple[float, ...] = ()
     views: Literal[1, 2, 4, 8] = 1
+    calibration: dict[str, Any] = {}
     provenance: dict[str, str] = {}
 
 
@@ -82,6 +84,16 @@ def load_checkpoint(path: Path, *, corrected: bool = True) -> tuple[nn.Module, M
         with torch.no_grad():
             bias += torch.tensor(spec.logit_shift)
     return network.eval(), spec
+
+
+def add_calibration(path: Path, calibration: Mapping[str, Any]) -> Path:
+    """Write a checkpoint anew with its calibration; the weights stay bit for bit.
+
+    Raises:
+        CheckpointError: as `load_checkpoint`.
+    """
+    spec = load_checkpoint(path)[1]
+    return save_checkpoint(path, load_tensors(path)[0], spec.model_copy(update={"calibration": dict(calibration)}))
 
 
 def is_model(path: Path) -> bool:

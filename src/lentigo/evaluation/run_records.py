@@ -1,0 +1,133 @@
+"""What a judged run holds, read back: its log, its scores by split, its examinations, its calibration."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from lentigo.core.errors import DataError, first_five
+from lentigo.core.run_dir import RunDir
+from lentigo.evaluation.calibration import Calibration
+from lentigo.evaluation.evaluate import Judgement
+from lentigo.evaluation.examine import Examination
+from lentigo.evaluation.explain_run import Explanations, read_explanations
+from lentigo.evaluation.outliers import OutlierJudgement
+from lentigo.evaluation.robustness import Robustness
+
+Record = TypeVar("Record", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What was found out about a run beyond its scores; None where it was not asked for.
+
+    `examination` is that of `split`. Calibration, robustness and outliers are always of val, explanations of the
+    split that they name.
+    """
+
+    split: str
+    examination: Examination | None
+    calibration: Calibration | None
+    robustness: Robustness | None
+    outliers: OutlierJudgement | None
+    explanations: Explanations | None
+
+
+def read_log(path: Path) -> list[dict[str, float]]:
+    """Rows of log.csv; empty where there is none.
+
+    Raises:
+        DataError: where it is damaged.
+    """
+    if not path.is_file():
+        return []
+    try:
+        rows = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")))
+        return [{name: float(value) for name, value in row.items() if value} for row in rows]
+    except (ValueError, TypeError, csv.Error) as error:
+        raise DataError(f"{path} is damaged: {error}", "Restore it, or delete it to go without curves.") from None
+
+
+def read_metrics(run: RunDir) -> dict[str, Any]:
+    """Content of metrics.json by split; empty where nothing was judged yet."""
+    if not run.metrics.is_file():
+        return {}
+    return read_object(run.metrics, "Delete it and run `lentigo evaluate` again.")
+
+
+def read_judgements(run: RunDir) -> dict[str, Judgement]:
+    """The judgements in metrics.json by split; DataError where it is damaged."""
+    return {name: Judgement.from_dict(content) for name, content in read_metrics(run).items()}
+
+
+def read_object(path: Path, remedy: str) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path} is damaged: {error}", remedy) from None
+    if not isinstance(content, dict):
+        raise DataError(f"{path} is damaged: expected an object, found {type(content).__name__}", remedy)
+    return content
+
+
+def read_examinations(run: RunDir) -> dict[str, Examination]:
+    """The examinations in examination.json by split; empty for a run judged before there were any."""
+    if not run.examination.is_file():
+        return {}
+    remedy = "Delete it and run `lentigo evaluate` again."
+    content = read_object(run.examination, remedy)
+    try:
+        return {split: Examination.model_validate(one) for split, one in content.items()}
+    except ValidationError as error:
+        places = [".".join(str(part) for part in problem["loc"]) for problem in error.errors()]
+        raise DataError(f"{run.examination}: missing or wrong there: {first_five(places)}", remedy) from None
+
+
+def read_calibration(run: RunDir) -> Calibration | None:
+    """What was fitted on val; None where val was not judged yet."""
+    return Calibration.from_json(run.calibration) if run.calibration.is_file() else None
+
+
+def read_robustness(run: RunDir) -> Robustness | None:
+    """Scores on corrupted images; None where they were not asked for."""
+    return _read_record(run.robustness, Robustness, "--corruptions")
+
+
+def read_outliers(run: RunDir) -> OutlierJudgement | None:
+    """The gate for images of other kinds, judged; None where it was not asked for."""
+    return _read_record(run.outlier_judgement, OutlierJudgement, "--outliers")
+
+
+def read_findings(run: RunDir, split: str) -> Findings:
+    """All of it, with the examination of `split`.
+
+    Raises:
+        DataError: where a file is damaged.
+    """
+    return Findings(
+        split=split,
+        examination=read_examinations(run).get(split),
+        calibration=read_calibration(run),
+        robustness=read_robustness(run),
+        outliers=read_outliers(run),
+        explanations=read_explanations(run),
+    )
+
+
+def _read_record(path: Path, kind: type[Record], option: str) -> Record | None:
+    """`option` of `lentigo evaluate` writes the file."""
+    if not path.is_file():
+        return None
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise DataError(
+            f"{path} is damaged: {error.error_count()} entries are missing or wrong",
+            f"Delete it and run `lentigo evaluate {option}` again.",
+        ) from None
