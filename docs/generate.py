@@ -22,6 +22,7 @@ from lentigo.evaluation.results_page import (
     row_results,
 )
 from lentigo.evaluation.study import Study, load_studies
+from lentigo.evaluation.study_compare import read_comparisons
 
 REFERENCE = Path(__file__).parent / "reference.md"
 README = Path(__file__).parents[1] / "README.md"
@@ -87,7 +88,9 @@ def studies() -> dict[str, Study]:
 
 def page() -> str:
     """docs/results.md."""
-    return results_page(studies(), read_results(RESULTS))
+    found = studies()
+    tests = {study.name: read_comparisons(study, RESULTS) for study in found.values()}
+    return results_page(found, read_results(RESULTS), tests)
 
 
 def results_table() -> str:

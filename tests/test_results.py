@@ -14,6 +14,8 @@ import pytest
 from lentigo.data.synthetic import SYNTHETIC_NOTICE
 from lentigo.evaluation.results_page import METRICS, read_results, results_page
 from lentigo.evaluation.study import Study, parse_study
+from lentigo.evaluation.study_compare import compare_rows, comparison_file, read_comparisons
+from lentigo.evaluation.study_plan import Folders
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 RESULTS = sorted((REPOSITORY / "results").glob("*.json"))
@@ -43,7 +45,9 @@ def test_page_repeats_the_results(generate: ModuleType) -> None:
 def test_page_follows_every_number(generate: ModuleType, metric: str) -> None:
     results = copy.deepcopy(read_results(generate.RESULTS))
     next(iter(results.values()))["metrics"]["val"]["metrics"][metric]["value"] += 0.001
-    assert results_page(generate.studies(), results) != generate.PAGE.read_text(encoding="utf-8")
+    tests = {study.name: read_comparisons(study, generate.RESULTS) for study in generate.studies().values()}
+    assert results_page(generate.studies(), read_results(generate.RESULTS), tests) == generate.PAGE.read_text("utf-8")
+    assert results_page(generate.studies(), results, tests) != generate.PAGE.read_text(encoding="utf-8")
 
 
 def study_of(*rows: dict[str, Any], **changes: Any) -> Study:
@@ -141,3 +145,18 @@ def test_result_of_a_run_has_intervals_and_counts(path: Path) -> None:
             if estimate["ci_low"] is not None:
                 assert estimate["ci_low"] <= estimate["value"] <= estimate["ci_high"]
             assert estimate["n"] > 0
+
+
+def test_paired_tests_follow_from_the_committed_predictions(generate: ModuleType) -> None:
+    compared = [one for one in generate.studies().values() if comparison_file(one, generate.RESULTS).is_file()]
+    assert compared
+    for study in compared:
+        committed = json.loads(comparison_file(study, generate.RESULTS).read_text(encoding="utf-8"))
+        again = compare_rows(study, Folders(Path("runs"), generate.RESULTS))
+        assert committed.keys() == again.keys()
+        for split, one in committed.items():
+            assert one["seeds"] == again[split]["seeds"]
+            for was, now in zip(one["compared"]["comparisons"], again[split]["compared"]["comparisons"], strict=True):
+                for name, difference in was["metrics"].items():
+                    assert now["metrics"][name]["value"] == pytest.approx(difference["value"], abs=1e-9)
+                    assert now["metrics"][name]["ci_low"] == pytest.approx(difference["ci_low"], abs=1e-3)

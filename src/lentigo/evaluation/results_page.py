@@ -11,10 +11,14 @@ from typing import Any
 
 from lentigo.core.taxonomy import CLASS_CODES
 from lentigo.data.synthetic import SYNTHETIC_NOTICE
+from lentigo.evaluation.compare import Comparisons, Difference
 from lentigo.evaluation.markdown import table
 from lentigo.evaluation.study import GridRow, Study
 
 Result = Mapping[str, Any]
+Tests = Mapping[str, tuple[Sequence[int], Comparisons]]
+"""Split -> seeds and the tests on them."""
+TESTED = ("accuracy", "balanced_accuracy", "macro_f1")
 METRICS = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",
@@ -40,11 +44,14 @@ def read_results(folder: Path) -> dict[str, Result]:
     return {stem: content for stem, content in contents.items() if "metrics" in content}
 
 
-def results_page(studies: Mapping[str, Study], results: Mapping[str, Result]) -> str:
-    """The page. `studies` maps file names below studies/; `results` maps file stems."""
+def results_page(
+    studies: Mapping[str, Study], results: Mapping[str, Result], tests: Mapping[str, Tests] | None = None
+) -> str:
+    """The page. `studies` maps file names below studies/; `results` file stems; `tests` names of studies."""
     parts = [HEAD]
     for file, study in studies.items():
         parts += _study_section(file, study, results)
+        parts += _tests_section(study, (tests or {}).get(study.name, {}))
     loose = loose_results(studies.values(), results)
     if loose:
         parts += ["## Single runs", "Results that belong to no study."]
@@ -94,6 +101,44 @@ def _study_section(file: str, study: Study, results: Mapping[str, Result]) -> li
         }
         parts += _split_tables(study, split, judged)
     return parts
+
+
+def _tests_section(study: Study, tests: Tests) -> list[str]:
+    """Each row's difference to the baseline, seeds and lesions resampled in pairs."""
+    labels = {row.id: row.title for row in study.rows}
+    parts: list[str] = []
+    for split, (seeds, tested) in tests.items():
+        header = ["against " + labels[tested.comparisons[0].baseline], *(METRICS[name] for name in TESTED)]
+        header += ["p (Holm)", "finding", f"not worse by {tested.margin:g}"]
+        lines = []
+        for one in tested.comparisons:
+            decided = one.metrics[tested.metric]
+            unknown = {True: "shown", False: "not shown", None: "unknown"}
+            lines.append(
+                [
+                    labels[one.other],
+                    *(_difference_text(one.metrics[name]) for name in TESTED),
+                    "undefined" if decided.p_holm is None else f"{decided.p_holm:.3f}",
+                    decided.finding,
+                    unknown[decided.non_inferior],
+                ]
+            )
+        many = f"{len(seeds)} seeds" if len(seeds) > 1 else "one seed"
+        parts += [
+            f"### {study.name}, {split}: paired tests",
+            table(header, lines),
+            f"Differences with their {tested.interval}, {many} ({', '.join(map(str, seeds))}), {tested.resamples} "
+            f"resamples; p and the last two columns are of {METRICS.get(tested.metric, tested.metric)}, chosen before.",
+        ]
+    return parts
+
+
+def _difference_text(found: Difference) -> str:
+    if found.value is None:
+        return "undefined"
+    if found.ci_low is None or found.ci_high is None:
+        return f"{found.value:+.3f}"
+    return f"{found.value:+.3f} [{found.ci_low:+.3f}, {found.ci_high:+.3f}]"
 
 
 def _split_tables(study: Study, split: str, judged: Mapping[str, Mapping[int, Result]]) -> list[str]:

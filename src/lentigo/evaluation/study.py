@@ -22,6 +22,7 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Seeds = Annotated[tuple[Seed, ...], Field(min_length=1)]
 JudgedSplit = Literal["val", "test"]
+Metric = Literal["accuracy", "balanced_accuracy", "macro_f1", "macro_auc", "malignant_auc", "log_loss"]
 Control = Literal["none", "continuation", "random", "shuffled", "hard_only"]
 
 OWN_KEYS = {
@@ -81,6 +82,9 @@ class Study(Section):
     track: Annotated[str, Field(min_length=1)] = Field(description="name of the data, such as rgb-3k")
     splits: Annotated[tuple[JudgedSplit, ...], Field(min_length=1)] = Field(("val",), description="val, test or both")
     per_class: bool = Field(False, description="also show the recall of each class")
+    baseline: Name | None = Field(None, description="id of the row that the others are tested against, paired")
+    metric: Metric = Field("balanced_accuracy", description="decides these tests; chosen before they are run")
+    margin: Annotated[float, Field(gt=0, lt=1)] = Field(0.01, description="largest loss that counts as not worse")
     rows: Annotated[tuple[GridRow, ...], Field(min_length=1)] = Field(description="the grid")
 
     def item(self, row_id: str, seed: int) -> Item:
@@ -197,6 +201,9 @@ def load_studies(folder: Path) -> dict[Path, Study]:
 def _row_problems(study: Study) -> Iterator[str]:
     yield from (f"rows: the id {row_id} is given twice" for row_id in _repeated(row.id for row in study.rows))
     yield from (f"splits: {split} is given twice" for split in _repeated(study.splits))
+    known = [row.id for row in study.rows]
+    if study.baseline is not None and study.baseline not in known:
+        yield f"baseline: no row {study.baseline}{_hint(study.baseline, known)}"
     for row in study.rows:
         yield from (f"{row.id}.seeds: {seed} is given twice" for seed in _repeated(row.seeds))
         for override in row.overrides:

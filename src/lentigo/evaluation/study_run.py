@@ -18,6 +18,7 @@ from lentigo.evaluation.evaluate import Judgement
 from lentigo.evaluation.run_evaluation import epoch_scores, evaluate_run, judge_again
 from lentigo.evaluation.run_records import read_metrics
 from lentigo.evaluation.study import Item, Study
+from lentigo.evaluation.study_compare import write_comparison
 from lentigo.evaluation.study_plan import (
     Folders,
     Planned,
@@ -92,9 +93,11 @@ class StudyRunner:
             run = self._ensure(plan.item, digests)
             if isinstance(run, str):
                 outcome.interrupted = run
-                return outcome
+                break
             with _named(plan.item):
                 outcome.written.append(self._record(plan, run))
+        if (compared := write_comparison(self.study, self.folders)) is not None:
+            outcome.written.append(compared)
         return outcome
 
     def _ensure(self, item: Item, digests: dict[str, str]) -> RunDir | str:
