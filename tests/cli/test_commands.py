@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from lentigo import __version__
 from lentigo.cli import console
 from lentigo.core.taxonomy import CLASS_CODES
 from lentigo.data.synthetic import SYNTHETIC_NOTICE
+from lentigo.models.checkpoint import load_tensors
 from lentigo.training.events import EpochDone, Event, Listener, StepDone
 
 Command = Callable[..., Any]
@@ -171,8 +173,15 @@ def test_train_repeats_a_run_from_its_config(lentigo: Command, split: Path, trai
     said = lentigo("train", "--config", trained / "config.toml", "--accelerator", "cpu", "--name", "b")
     assert said.code == 0, said.err
     assert (tmp_path / "runs/b/config.toml").read_text() == (trained / "config.toml").read_text()
-    weights = "checkpoints/best.safetensors"
-    assert (tmp_path / "runs" / "b" / weights).read_bytes() == (trained / weights).read_bytes()
+    again = tmp_path / "runs" / "b"
+    last, best = "checkpoints/last.safetensors", "checkpoints/best.safetensors"
+    assert (again / last).read_bytes() == (trained / last).read_bytes()
+    # The judged run's best weights carry its calibration as well.
+    (now, unjudged), (then, judged) = load_tensors(again / best), load_tensors(trained / best)
+    assert all(torch.equal(now[name], tensor) for name, tensor in then.items())
+    assert judged["lentigo"].pop("calibration")["method"] == "temperature"
+    assert unjudged["lentigo"].pop("calibration") == {}
+    assert unjudged == judged
 
 
 def test_dry_run_writes_nothing(lentigo: Command, split: Path, tiny: tuple[str, ...], tmp_path: Path) -> None:
