@@ -425,7 +425,7 @@ def test_shell_completion() -> None:
     assert script.returncode == 0, script.stderr
     assert "complete -o default -F _lentigo_completion lentigo" in script.stdout
     words = _python("-m", "lentigo", _LENTIGO_COMPLETE="complete_bash", COMP_WORDS="lentigo data ", COMP_CWORD="2")
-    assert set(words.stdout.split()) == {"check", "split", "synth", "pack", "show"}
+    assert set(words.stdout.split()) == {"check", "audit", "split", "synth", "pack", "show"}
 
 
 @pytest.mark.parametrize("arguments", [["config", "--keys"], ["config", "--keys", "--json"], ["config", "quick"]])

@@ -38,7 +38,7 @@ def test_files_and_a_class(copied: Path, drawn: Path) -> None:
     files = sorted((drawn.parent / "images").glob("*.jpg"))[:2]
     found = json.loads(call(copied, *files, "--class", "MEL", "--json").stdout)
     assert [one["shown"] for one in found["images"]] == ["mel", "mel"]
-    assert (copied / "explain" / f"{files[0].stem}-mel.jpg").is_file()
+    assert (copied / "explain" / "given" / f"{files[0].stem}-mel.jpg").is_file()
     assert not (copied / "explain" / "check.json").exists()
 
 

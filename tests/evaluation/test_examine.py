@@ -9,15 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lentigo.core.errors import DataError
+from lentigo.core.errors import CheckpointError, DataError
 from lentigo.core.predictions import Predictions
 from lentigo.core.run_dir import RunDir
 from lentigo.core.taxonomy import CLASS_CODES, MELANOMA_LABEL, NUM_CLASSES
 from lentigo.data.catalog import Catalog, Row
 from lentigo.data.corruptions import SEVERITIES
 from lentigo.evaluation.calibration import Calibration, cross_fitted, fit_calibration
-from lentigo.evaluation.clinical import SAME_IMAGES
-from lentigo.evaluation.examine import Examination, examine
+from lentigo.evaluation.examine import CROSS_FITTED, Examination, examine
 from lentigo.evaluation.examined_sections import examined_sections
 from lentigo.evaluation.explain_run import explain_run
 from lentigo.evaluation.metrics import Estimate
@@ -27,7 +26,7 @@ from lentigo.evaluation.robustness import CLEAN, judge_corrupted
 from lentigo.evaluation.run_evaluation import evaluate_run, judge_again
 from lentigo.evaluation.run_records import read_examinations, read_findings, read_judgements
 from lentigo.evaluation.run_report import render_report
-from lentigo.models.checkpoint import load_checkpoint
+from lentigo.models.checkpoint import add_calibration, load_checkpoint
 
 from .test_report import Page
 from .untrained import untrained_run
@@ -73,10 +72,17 @@ def test_val_is_examined_with_what_other_lesions_gave() -> None:
     val = table(1)
     found = examined(val, "val", fit_calibration(val, **FEW))
     assert found.calibrated_by == "cross-fitted on val"
-    assert found.clinical.thresholds_from == SAME_IMAGES
+    assert found.clinical.thresholds_from == CROSS_FITTED
     decided = cross_fitted(val)
+    point = found.clinical.questions["melanoma"].operating_points["specificity_90"]
+    assert point.threshold == fit_calibration(val, **FEW).thresholds["melanoma_specificity_90"], "the one to be used"
+    called = decided.positive["melanoma_specificity_90"]
+    assert point.sensitivity.value == pytest.approx(called[val.label == MELANOMA_LABEL].mean())
+    assert point.specificity.value == pytest.approx(1 - called[val.label != MELANOMA_LABEL].mean())
     right = decided.probs.argmax(axis=1) == val.label
-    assert found.rules["confidence"].accepted.value == pytest.approx(decided.accepted["confidence"].mean())
+    assert found.rules.keys() == decided.accepted.keys()
+    for kind, rule in found.rules.items():
+        assert rule.accepted.value == pytest.approx(decided.accepted[kind].mean())
     covered = decided.sets["marginal"][np.arange(len(val)), val.label]
     assert found.sets["marginal"].coverage.value == pytest.approx(covered.mean())
     assert found.subgroups.whole["accuracy"].value == pytest.approx((val.probs.argmax(axis=1) == val.label).mean())
@@ -104,7 +110,8 @@ def test_without_a_calibration_the_plain_softmax_is_examined_and_says_so() -> No
     found = examined(table(3), "test", None)
     assert (found.calibrated_by, found.sets, found.rules) == ("not calibrated", {}, {})
     assert found.clinical.reliability == found.before
-    assert found.clinical.thresholds_from == SAME_IMAGES
+    points = [point for one in found.clinical.questions.values() for point in one.operating_points.values()]
+    assert all((point.threshold, point.sensitivity.value) == (None, None) for point in points), "chosen on test itself"
     one_lesion = replace(table(3, count=4), lesion_id=("same",) * 4)
     assert examined(one_lesion, "val", fit_calibration(one_lesion, **FEW)).calibrated_by == "not calibrated"
 
@@ -265,3 +272,25 @@ def test_test_is_judged_with_the_calibration_of_val_and_leaves_it(full: RunDir) 
     assert read_examinations(full)["test"].calibrated_by == "not calibrated"
     assert "Not calibrated: judge val first" in full.report.read_text(encoding="utf-8")
     assert len(full.read_looks()) == 1
+    judge_again(full, "val", **FEW)
+    assert read_examinations(full)["test"].calibrated_by == "frozen from val", "stored predictions are examined again"
+    assert len(full.read_looks()) == 1
+
+
+@pytest.mark.slow
+def test_a_model_that_was_trained_on_since_val_was_judged_is_not_judged_on_test(full: RunDir) -> None:
+    looks, calibrated = full.read_looks(), load_checkpoint(full.best)[1].calibration
+    add_calibration(full.best, {})  # what a new best epoch writes
+    with pytest.raises(CheckpointError, match="training went on since"):
+        evaluate_run(full, "test", **FEW)
+    assert full.read_looks() == looks
+    add_calibration(full.best, calibrated)
+
+
+@pytest.mark.slow
+def test_a_cut_off_judgement_of_test_is_finished_without_a_second_look(full: RunDir) -> None:
+    metrics = json.loads(full.metrics.read_text(encoding="utf-8"))
+    looks, expected = full.read_looks(), metrics.pop("test")
+    full.metrics.write_text(json.dumps(metrics), encoding="utf-8")
+    assert evaluate_run(full, "test", **FEW).as_dict() == expected
+    assert full.read_looks() == looks

@@ -84,7 +84,7 @@ def test_given_files_and_a_given_class(run: RunDir, synthetic_catalog: Catalog) 
     files = [row.path for row in synthetic_catalog.rows[:2]]
     code = CLASS_CODES[4]
     found = explain_run(run, files, code=code, resamples=50)
-    assert [one.file for one in found.images] == [f"{path.stem}-{code}.jpg" for path in files]
+    assert [one.file for one in found.images] == [f"given/{path.stem}-{code}.jpg" for path in files]
     assert all((one.why, one.truth, one.shown) == ("given", None, code) for one in found.images)
     assert read_explanations(run) is None, "given files do not end up in the report"
     with pytest.raises(DataError, match="several files are called"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from lentigo.data.catalog import Catalog
 from lentigo.evaluation.measure_outliers import CORRUPTED, measure_outliers
 from lentigo.evaluation.outliers import FeatureStatistics, OutlierGate
 from lentigo.evaluation.run_records import read_outliers
+from lentigo.training.run import read_catalog
 
 from .untrained import untrained_run
 
@@ -57,3 +59,12 @@ def test_folders_of_photographs_are_checked_before_anything_is_measured(run: Run
         with pytest.raises(error):
             measure_outliers(run, folders)
     assert not run.outlier_statistics.parent.exists()
+
+
+def test_images_of_the_run_are_no_other_kind(run: RunDir, tmp_path: Path) -> None:
+    own = read_catalog(run).rows[0]
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    shutil.copy(own.path, folder / own.path.name)
+    with pytest.raises(DataError, match="1 images of the run's own data set"):
+        measure_outliers(run, [folder])

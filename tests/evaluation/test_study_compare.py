@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from lentigo.core.errors import ConfigError
+from lentigo.core.files import write_json_atomic
 from lentigo.core.predictions import Predictions
+from lentigo.data.synthetic import SYNTHETIC_NOTICE
 from lentigo.evaluation.compare import compare
 from lentigo.evaluation.results_page import results_page
 from lentigo.evaluation.study import Study, parse_study
@@ -36,6 +38,7 @@ def folders(tmp_path: Path) -> Folders:
 def finish(study: Study, folders: Folders, row: str, seed: int, skill: float, split: str = "val") -> Predictions:
     table = predictions(seed, skill)
     table.to_csv(folders.predictions(study.item(row, seed), split))
+    write_json_atomic(folders.result(study.item(row, seed)), {"synthetic": False})
     return table
 
 
@@ -60,6 +63,23 @@ def test_the_baseline_comes_first_wherever_its_row_stands(folders: Folders) -> N
     compared = compare_rows(study, folders)["val"]["compared"]
     assert (compared["metric"], compared["margin"]) == ("accuracy", 0.2)
     assert [(one["baseline"], one["other"]) for one in compared["comparisons"]] == [("base", "other")]
+
+
+def test_predictions_without_a_result_are_not_compared(folders: Folders) -> None:
+    study = study_of({"base": [0], "other": [0]}, baseline="base")
+    for row in ("base", "other"):
+        finish(study, folders, row, 0, 1.0)
+    folders.result(study.item("other", 0)).unlink()
+    assert compare_rows(study, folders) == {}
+
+
+def test_drawn_images_are_named(folders: Folders) -> None:
+    study = study_of({"base": [0], "other": [0]}, baseline="base")
+    for row in ("base", "other"):
+        finish(study, folders, row, 0, 1.0)
+    write_json_atomic(folders.result(study.item("base", 0)), {"synthetic": True})
+    write_comparison(study, folders)
+    assert SYNTHETIC_NOTICE in results_page({"s.toml": study}, {}, {"s": read_comparisons(study, folders.results)})
 
 
 @pytest.mark.parametrize("finished", [(), ("base",), ("other",)])

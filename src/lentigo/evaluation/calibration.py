@@ -199,7 +199,7 @@ def cross_fitted(
 ) -> Decisions:
     """What each image gets from a calibration that was fitted without its lesion: for honest numbers on val itself.
 
-    A fold without an abstain rule accepts nothing; an operating point is left out where any fold has none.
+    An operating point or abstain rule is left out where any fold has none: the rest would not be that of the whole.
 
     Raises:
         ConfigError: where levels are not between 0 and 1.
@@ -209,22 +209,26 @@ def cross_fitted(
     whole = Decisions(
         probs=np.empty((count, NUM_CLASSES)),
         sets={kind: np.zeros((count, NUM_CLASSES), dtype=np.bool_) for kind in _KINDS},
-        accepted={kind: np.zeros(count, dtype=np.bool_) for kind in _RULES},
+        accepted={},
         positive={},
     )
     positive: dict[str, list[tuple[Rows, Rows]]] = {}
+    accepted: dict[RuleKind, list[tuple[Rows, Rows]]] = {}
     masks = list(_folds(predictions, folds, seed))
     for held_out in masks:
-        part = _fit(_rows(predictions, ~held_out), alpha, max_error).decide(predictions.logits[held_out])
+        fitted = _fit(_rows(predictions, ~held_out), alpha, max_error)
+        part = fitted.decide(predictions.logits[held_out])
         whole.probs[held_out] = part.probs
         for kind in _KINDS:
             whole.sets[kind][held_out] = part.sets[kind]
-        for rule in _RULES:
-            whole.accepted[rule][held_out] = part.accepted[rule]
+        for rule in (kind for kind in _RULES if fitted.rules[kind].limit is not None):
+            accepted.setdefault(rule, []).append((held_out, part.accepted[rule]))
         for name, called in part.positive.items():
             positive.setdefault(name, []).append((held_out, called))
     return replace(
-        whole, positive={name: _joined(parts) for name, parts in positive.items() if len(parts) == len(masks)}
+        whole,
+        accepted={kind: _joined(parts) for kind, parts in accepted.items() if len(parts) == len(masks)},
+        positive={name: _joined(parts) for name, parts in positive.items() if len(parts) == len(masks)},
     )
 
 

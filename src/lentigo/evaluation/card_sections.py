@@ -65,8 +65,17 @@ def malignant_section(judged: ClinicalJudgement, split: str) -> ScoreTable:
     return ScoreTable(
         f"Malignant or not, {split}",
         tuple(scores),
+        _thresholds_text(judged),
+    )
+
+
+def _thresholds_text(judged: ClinicalJudgement) -> str:
+    points = [point for question in judged.questions.values() for point in question.operating_points.values()]
+    if all(point.threshold is None for point in points):
+        return "There is no threshold: one comes from a calibration on val images of both kinds."
+    return (
         f"Thresholds were chosen on {judged.thresholds_from}; an image at or above one is called positive. Predictive "
-        "values hold for this split's mix of classes alone.",
+        "values hold for this split's mix of classes alone."
     )
 
 
@@ -85,7 +94,7 @@ def calibration_section(calibration: Calibration, reliability: Mapping[str, Reli
         "Calibration",
         tuple(scores),
         f"Temperature {calibration.temperature:.3f}, fitted on {calibration.n_images} {calibration.split} images; "
-        "it changes no answer. Numbers on val are cross-fitted.",
+        "it changes no answer. Numbers on val are cross-fitted, but for those before calibration.",
     )
 
 
@@ -125,7 +134,8 @@ def subgroups_section(audit: SubgroupAudit, split: str, *, score: str = "balance
         f"Subgroups, {split}: {_words(score)}",
         tuple(scores),
         f"{audit.statement} {small} groups under {audit.fewest_images} images are not judged. Of {audit.n_comparisons} "
-        f"comparisons with the whole over all scores, up to {audit.chance_flags:g} would lie apart by chance.",
+        f"comparisons with the whole over all scores, about {audit.chance_flags:g} or fewer would lie apart by "
+        "chance, more for balanced accuracy in small groups.",
     )
 
 

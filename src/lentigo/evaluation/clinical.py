@@ -76,6 +76,7 @@ def judge_clinically(
     *,
     thresholds: Mapping[str, float | None] | None = None,
     thresholds_from: str = "val",
+    called: Mapping[str, Rows] | None = None,
     resamples: int = 2000,
     seed: int = 0,
 ) -> ClinicalJudgement:
@@ -83,7 +84,8 @@ def judge_clinically(
 
     `thresholds`: names as in `threshold_name`, frozen elsewhere, on the images that `thresholds_from` names; a name
     that is missing or None has no operating point. Without a mapping these images choose their own, which flatters
-    them, and `thresholds_from` is SAME_IMAGES.
+    them, and `thresholds_from` is SAME_IMAGES. `called`: name -> (N,) bool, what is judged in place of the scores at or
+    above the threshold, for images that took part in choosing it; a name that is missing there is not judged.
 
     Raises:
         DataError: where the arrays do not fit each other.
@@ -97,9 +99,10 @@ def judge_clinically(
     answers, confidence = probs.argmax(axis=1), probs.max(axis=1, initial=0.0)
     shares = _class_shares(labels, answers)
     for name, threshold in thresholds.items():
-        if threshold is not None:
+        if threshold is not None and (called is None or name in called):
             positive, scores = questions[name.partition("_")[0]]
-            shares |= {f"{name}/{part}": share for part, share in four_shares(positive, scores >= threshold).items()}
+            calls = scores >= threshold if called is None else called[name]
+            shares |= {f"{name}/{part}": share for part, share in four_shares(positive, calls).items()}
     found = proportions(shares, groups, resamples=resamples, seed=seed)
 
     def score(weights: Floats) -> dict[str, Floats]:

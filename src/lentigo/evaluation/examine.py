@@ -7,6 +7,7 @@ from val. A run without a calibration is examined on the plain softmax, and says
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -21,6 +22,9 @@ from lentigo.evaluation.conformal import Kind, SetJudgement, judge_sets
 from lentigo.evaluation.selective import RuleJudgement, RuleKind, judge_rule
 from lentigo.evaluation.subgroups import SubgroupAudit, judge_subgroups
 
+CROSS_FITTED = "val; the calls judged here come from thresholds fitted without the image's lesion"
+NOT_CHOSEN = "nothing"
+_LEAST = np.finfo(np.float32).tiny
 CalibratedBy = Literal["frozen from val", "cross-fitted on val", "not calibrated"]
 
 
@@ -63,11 +67,17 @@ def examine(
     labels, lesions = predictions.label, np.asarray(predictions.lesion_id, dtype=np.str_)
     decisions, calibrated_by = _decide(predictions, split, calibration)
     probs = predictions.probs if decisions is None else decisions.probs
-    frozen = None if split == "val" or calibration is None else calibration.thresholds
+    # Without a calibration there is no operating point: images must not choose what they are judged by.
+    points: dict[str, Any] = {"thresholds": {}, "thresholds_from": NOT_CHOSEN}
+    if decisions is not None and calibration is not None:
+        points = {"thresholds": calibration.thresholds, "thresholds_from": calibration.split}
+        if split == "val":
+            points |= {"called": decisions.positive, "thresholds_from": CROSS_FITTED}
+    calibrated = replace(predictions, logits=np.log(np.maximum(probs, _LEAST)).astype(np.float32))
     answers = probs.argmax(axis=1)
     return Examination(
         calibrated_by=calibrated_by,
-        clinical=judge_clinically(labels, probs, lesions, thresholds=frozen, **how),
+        clinical=judge_clinically(labels, probs, lesions, **points, **how),
         before=judge_reliability(labels, predictions.probs, lesions, **how),
         sets={
             kind: judge_sets(labels, members, lesions, **how)
@@ -77,7 +87,7 @@ def examine(
             kind: judge_rule(labels, answers, accepted, lesions, kind=kind, **how)
             for kind, accepted in (() if decisions is None else decisions.accepted.items())
         },
-        subgroups=judge_subgroups(predictions, rows, synthetic=synthetic, **how),
+        subgroups=judge_subgroups(calibrated, rows, synthetic=synthetic, **how),
     )
 
 

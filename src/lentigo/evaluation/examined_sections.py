@@ -118,7 +118,9 @@ def _malignant(
             recall[task] = curve_figures.Curve((), (), average_precision)
             continue
         prevalence = float(positive.mean())
-        roc[task] = curve_figures.Curve(*roc_points(positive, scores), auc)
+        # The classes' AUCs are of the plain softmax, as in the table above; a temperature changes them a little.
+        ranked = scores if task == MALIGNANT else task_scores(predictions.label, predictions.probs, task)[1]
+        roc[task] = curve_figures.Curve(*roc_points(positive, ranked), auc)
         recall[task] = curve_figures.Curve(
             *precision_recall_points(positive, scores), average_precision, (prevalence, prevalence)
         )
@@ -189,8 +191,9 @@ def _promises(examination: Examination, calibration: Calibration | None) -> str:
         return ""
     fitted = calibration.sets["class_conditional"]
     texts = [
-        f"A set holds the true class of a new lesion with probability {1 - fitted.alpha:.0%} or more, if lesions come "
-        "as those of val did."
+        f"A class-conditional set holds the true class of a new lesion of each class with probability "
+        f"{1 - fitted.alpha:.0%} or more, a marginal one only for the mix of all, if lesions come as those of val did. "
+        "The epoch may have been chosen on val, too: whether the promise holds, test says."
     ]
     if fitted.always_included:
         names = ", ".join(code.upper() for code in fitted.always_included)
@@ -199,6 +202,11 @@ def _promises(examination: Examination, calibration: Calibration | None) -> str:
         f"No rule by {_words(kind)} keeps the wrong answers below {rule.max_error:.0%}: {rule.reason}."
         for kind, rule in calibration.rules.items()
         if rule.limit is None
+    ]
+    texts += [
+        f"The rule by {_words(kind)} is not judged here: parts of val alone do not give one."
+        for kind, rule in calibration.rules.items()
+        if rule.limit is not None and kind not in examination.rules
     ]
     return " ".join(texts)
 

@@ -118,9 +118,9 @@ def explain_run(
 ) -> Explanations:
     """Overlays and their check: of the given files, or of errors and right answers of a split that was judged.
 
-    Writes RUN/explain/IMAGE_ID-CLASS.jpg, which show the image as the network sees it (size, shape, gray), and for a
-    split RUN/explain/check.json, which the report reads. One view is explained, whatever test-time augmentation the
-    run is judged with, so a probability may differ a little from that in the predictions.
+    Writes RUN/explain/IMAGE_ID-CLASS.jpg (explain/given/ for files), which show the image as the network sees it (size,
+    shape, gray), and for a split RUN/explain/check.json, which the report reads. One view is explained, whatever
+    test-time augmentation the run is judged with, so a probability may differ a little from that in the predictions.
 
     Raises:
         ConfigError: for an unknown split, or a network without a class map.
@@ -147,6 +147,7 @@ def explain_run(
         for i, heat in enumerate(to_heat(maps, spec.preprocess.input_size_px)):
             case, target = cases[i], int(targets[i])
             name = overlay_name(case.image_id, CLASS_CODES[target])
+            name = f"given/{name}" if files else name  # never over an overlay of the split, which the report shows
             _save_jpeg(overlay(pictures[i], heat), run.explanations / name)
             drawn.append(
                 ExplainedImage(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ from PIL import Image
 from torch import nn
 
 from lentigo.core.config import load_recipe
-from lentigo.core.errors import ConfigError, first_five
+from lentigo.core.errors import ConfigError, DataError, first_five
 from lentigo.core.files import write_json_atomic
 from lentigo.core.run_dir import RunDir
 from lentigo.core.taxonomy import CLASS_CODES
@@ -64,10 +64,11 @@ def measure_outliers(
 
     Raises:
         ConfigError: for two folders of one name, or the name of a kind that is always judged.
-        DataError: where splits or folders are empty or images cannot be read.
+        DataError: where splits or folders are empty, images cannot be read, or a folder holds images of the run.
     """
     catalog, config = read_catalog(run), load_recipe(str(run.config))
     pictures = _list_folders(photographs)
+    _refuse_own_images(catalog, pictures)
     network, spec = load_checkpoint(run.best)
     train = _sample(training_rows(catalog, config), most_training_images, seed)
     val = judged_rows(catalog, "val")
@@ -132,6 +133,18 @@ def _list_folders(photographs: Sequence[Path]) -> dict[str, Catalog]:
         name: Catalog(tuple(list_photographs([folder])[0]), name)
         for name, folder in zip(names, photographs, strict=True)
     }
+
+
+def _refuse_own_images(catalog: Catalog, pictures: Mapping[str, Catalog]) -> None:
+    """Images of the run's catalogue are of no other kind, and those of test would be judged without a look."""
+    own = {row.image_id for row in catalog} | {row.path.stem for row in catalog if not row.member}
+    found = [row.path.name for rows in pictures.values() for row in rows if row.path.stem in own]
+    if found:
+        raise DataError(
+            f"expected photographs of other things; found {len(found)} images of the run's own data set: "
+            f"{first_five(found)}",
+            "Pass a folder without them.",
+        )
 
 
 def _sample(catalog: Catalog, most: int, seed: int) -> Catalog:

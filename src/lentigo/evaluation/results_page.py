@@ -128,7 +128,8 @@ def _tests_section(study: Study, tests: Tests) -> list[str]:
             f"### {study.name}, {split}: paired tests",
             table(header, lines),
             f"Differences with their {tested.interval}, {many} ({', '.join(map(str, seeds))}), {tested.resamples} "
-            f"resamples; p and the last two columns are of {METRICS.get(tested.metric, tested.metric)}, chosen before.",
+            f"resamples; p and the last two columns are of {METRICS.get(tested.metric, tested.metric)}.",
+            tested.notice,
         ]
     return parts
 

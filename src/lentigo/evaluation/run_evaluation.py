@@ -30,7 +30,7 @@ from lentigo.evaluation.run_records import (
     read_metrics,
 )
 from lentigo.evaluation.run_report import JUDGED_SPLITS, render_report
-from lentigo.models.checkpoint import add_calibration, load_checkpoint
+from lentigo.models.checkpoint import ModelSpec, add_calibration, load_checkpoint
 from lentigo.training.inference import predict_logits
 from lentigo.training.rows import judged_rows
 from lentigo.training.run import read_catalog
@@ -82,6 +82,10 @@ def evaluate_run(
             "Put back the weights or the catalogue of this run; scores on other rows could count trained lesions.",
         )
     read_judgements(run), read_findings(run, split)  # damaged files must be known before anything is judged or counted
+    if split == "test":
+        _prepare_calibration(run, spec)
+        if run.read_looks() and run.predictions("test").is_file() and "test" not in read_metrics(run):
+            return judge_again(run, "test", resamples=resamples)  # a judgement that was cut off after its look
     with run.lock():
         device = "cuda" if torch.cuda.is_available() else "cpu"
         dataset = LesionDataset(open_images(rows, spec.preprocess, config.data))
@@ -105,6 +109,22 @@ def judge_again(run: RunDir, split: str, *, resamples: int = 2000) -> Judgement:
         return _judge(run, split, Predictions.from_csv(run.predictions(split)), read_catalog(run), resamples)
 
 
+def _prepare_calibration(run: RunDir, spec: ModelSpec) -> None:
+    """What test is judged by, before it is opened: of these very weights, fitted on stored val predictions if need be.
+
+    Raises:
+        CheckpointError: where val was judged with other weights.
+    """
+    calibration = read_calibration(run)
+    if calibration is None and run.predictions("val").is_file() and "val" in read_metrics(run):
+        judge_again(run, "val")
+    elif calibration is not None and spec.calibration != calibration.model_dump(mode="json"):
+        raise CheckpointError(
+            f"{run.best} is not the model that {run.calibration.name} was fitted for; the training went on since",
+            f"Judge val again first: lentigo evaluate {run.path}",
+        )
+
+
 def write_report_again(run: RunDir) -> None:
     """The report and the model card anew; splits that an earlier version judged are examined first.
 
@@ -116,21 +136,29 @@ def write_report_again(run: RunDir) -> None:
     for split in missing:
         judge_again(run, split, resamples=judgements[split].resamples)
     if not missing:
-        render_report(run)
+        with run.lock():
+            render_report(run)
 
 
 def _judge(run: RunDir, split: str, predictions: Predictions, catalog: Catalog, resamples: int) -> Judgement:
-    """Val is also what the calibration is fitted on, which test and the model's users then take as it is."""
+    """Val is also what the calibration is fitted on; stored predictions of test are then examined with it, too."""
+    judgement = _examine(run, split, predictions, catalog, resamples)
+    if split == "val" and "test" in read_metrics(run) and run.predictions("test").is_file():
+        _examine(run, "test", Predictions.from_csv(run.predictions("test")), catalog, resamples)
+    render_report(run)
+    return judgement
+
+
+def _examine(run: RunDir, split: str, predictions: Predictions, catalog: Catalog, resamples: int) -> Judgement:
     judgement = judge(predictions, split=split, resamples=resamples, synthetic=catalog.synthetic)
     if split == "val":
-        calibration = fit_calibration(predictions, resamples=resamples)
-        calibration.to_json(run.calibration)
-        add_calibration(run.best, calibration.model_dump(mode="json"))
+        fit_calibration(predictions, resamples=resamples).to_json(run.calibration)
+    calibration = read_calibration(run)
     examination = examine(
         predictions,
         catalog,
         split=split,
-        calibration=read_calibration(run),
+        calibration=calibration,
         resamples=resamples,
         synthetic=catalog.synthetic,
     )
@@ -138,8 +166,9 @@ def _judge(run: RunDir, split: str, predictions: Predictions, catalog: Catalog, 
     predictions.to_csv(run.predictions(split))
     write_text_atomic(run.text_report(split), classification_report(judgement))
     write_json_atomic(run.examination, examined | {split: examination.as_dict()})
+    if split == "val" and calibration is not None and run.best.is_file():
+        add_calibration(run.best, calibration.model_dump(mode="json"))
     write_json_atomic(run.metrics, read_metrics(run) | {split: judgement.as_dict()})
-    render_report(run)
     return judgement
 
 

@@ -11,14 +11,15 @@ from lentigo.core.files import write_json_atomic
 from lentigo.core.predictions import Predictions
 from lentigo.evaluation.compare import Comparisons, compare
 from lentigo.evaluation.study import Study
-from lentigo.evaluation.study_plan import Folders
+from lentigo.evaluation.study_plan import Folders, read_result
 
 
 def compare_rows(study: Study, folders: Folders) -> dict[str, dict[str, Any]]:
     """Split -> `seeds`, and `compared` as `Comparisons.as_dict`; only splits where two rows or more have results.
 
     The baseline is compared with every row that has all its seeds in the study and a result of at least one, on the
-    seeds that all of these have finished: a row with one seed would leave the others one seed each.
+    seeds that all of these have finished: a row with one seed would leave the others one seed each. Finished is what
+    has its result file.
     """
     found: dict[str, dict[str, Any]] = {}
     if study.baseline is None:
@@ -26,7 +27,7 @@ def compare_rows(study: Study, folders: Folders) -> dict[str, dict[str, Any]]:
     first = next(row for row in study.rows if row.id == study.baseline)
     for split in study.splits:
         done = {
-            row.id: {seed for seed in row.seeds if folders.predictions(study.item(row.id, seed), split).is_file()}
+            row.id: {seed for seed in row.seeds if _is_done(study, folders, row.id, seed, split)}
             for row in (first, *(row for row in study.rows if row.id != first.id))
             if set(first.seeds) <= set(row.seeds)
         }
@@ -38,9 +39,15 @@ def compare_rows(study: Study, folders: Folders) -> dict[str, dict[str, Any]]:
             row_id: [Predictions.from_csv(folders.predictions(study.item(row_id, seed), split)) for seed in shared]
             for row_id in done
         }
-        tested = compare(arms, split=split, metric=study.metric, margin=study.margin)
+        drawn = any(read_result(folders.result(study.item(row_id, shared[0])))["synthetic"] for row_id in done)
+        tested = compare(arms, split=split, metric=study.metric, margin=study.margin, synthetic=drawn)
         found[split] = {"seeds": shared, "compared": tested.as_dict()}
     return found
+
+
+def _is_done(study: Study, folders: Folders, row_id: str, seed: int, split: str) -> bool:
+    item = study.item(row_id, seed)
+    return folders.result(item).is_file() and folders.predictions(item, split).is_file()
 
 
 def comparison_file(study: Study, results: Path) -> Path:

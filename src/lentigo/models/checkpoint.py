@@ -93,6 +93,8 @@ def add_calibration(path: Path, calibration: Mapping[str, Any]) -> Path:
         CheckpointError: as `load_checkpoint`.
     """
     spec = load_checkpoint(path)[1]
+    if spec.calibration == calibration:
+        return path
     return save_checkpoint(path, load_tensors(path)[0], spec.model_copy(update={"calibration": dict(calibration)}))
 
 
