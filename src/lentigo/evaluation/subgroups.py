@@ -2,8 +2,8 @@
 
 A flag marks a score whose 95% interval has no point in common with that of all images. It is a reason to look and
 not a finding: with g groups and m scores there are g * m comparisons, and a group that is much smaller than the
-whole is flagged by chance in about 5% of them or fewer (`SubgroupAudit.chance_flags`; for balanced accuracy of groups
-under 50 images in up to 12%, since a class with one lesion shows no spread); a real difference within a
+whole is flagged by chance in about 5% of them or fewer (`SubgroupAudit.chance_flags`; in more for balanced accuracy of
+groups under 50 images, since a class with one lesion shows no spread); a real difference within a
 small group mostly goes unflagged. And groups differ in their mix of classes: where all diagnoses are by follow-up
 all lesions are nevi, which are easy. So each group carries what the whole's recalls would give on the group's own
 classes (`Subgroup.expected`, the indirect standardisation of epidemiology): only what differs from that is the
