@@ -7,7 +7,8 @@ Learning in a Random World, 2005). `class_conditional` sets promise that for the
 all: there the many nevi can pay for the few melanomas. It rests on exchangeable lesions: the new one comes from
 where the calibration lesions came from, and those were not used to fit what gives the probabilities. It does not
 speak of one given image, nor of another clinic, camera or class mix (of another mix the class-conditional sets
-do). The temperature is fitted on the same val lesions; one number changes coverage hardly. The epoch was chosen on val, too: what that does, only test shows.
+do). The temperature is fitted on the same val lesions; one number changes coverage hardly. The epoch was chosen on
+val, too: what that does, only test shows.
 
 Shapes: N images, C = 7 classes; labels (N,) int64; probs (N, C) float64, calibrated, rows sum to 1; sets (N, C) bool.
 """
