@@ -26,6 +26,7 @@ from lentigo.training.ema import WARMUP_STEPS, build_average
 from lentigo.training.events import Decoding, EpochDone, Event, Message, StepDone, Validating, describe
 from lentigo.training.loop import Trainer
 from lentigo.training.mixing import Mixer
+from lentigo.training.rows import training_rows
 from lentigo.training.run import Devices, open_fabric, plan_run, start_run
 
 
@@ -428,3 +429,18 @@ def test_a_network_learns(tiny: ModuleType, synthetic_catalog: Catalog, tmp_path
     best = [event.best for event in messages if isinstance(event, EpochDone)]
     assert best[0]
     assert any(isinstance(event, Message) for event in messages)
+
+
+def test_excluded_images_are_never_trained_on(tiny: ModuleType, synthetic_catalog: Catalog) -> None:
+    everything = training_rows(synthetic_catalog, tiny.make_config())
+    left_out = everything.rows[0].image_id
+    without = make_trainer(tiny, synthetic_catalog, data={"exclude_images": (left_out,)})
+    assert len(without.train_data) == len(everything) - 1
+    rows = training_rows(synthetic_catalog, tiny.make_config(data={"exclude_images": (left_out,)}))
+    assert [row.image_id for row in rows.rows] == [row.image_id for row in everything.rows[1:]]
+
+
+def test_excluding_an_image_that_is_not_there_is_an_error(tiny: ModuleType, synthetic_catalog: Catalog) -> None:
+    held_out = synthetic_catalog.split("val").rows[0].image_id
+    with pytest.raises(DataError, match=rf"data\.exclude_images names {held_out}"):
+        make_trainer(tiny, synthetic_catalog, data={"exclude_images": (held_out,)})

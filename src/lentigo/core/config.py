@@ -51,6 +51,9 @@ class DataConfig(Section):
         ("train",), description="splits trained on; never val or test"
     )
     include_repeats: bool = Field(False, description="also use repeat photographs of a lesion (primary = 0)")
+    exclude_images: tuple[str, ...] = Field(
+        (), description="image ids never trained on, such as near-duplicates of held-out images"
+    )
     cache: Literal["auto", "memory", "disk", "none"] = Field(
         "auto", description="where decoded images are kept: auto takes memory, then disk, as the limit allows"
     )

@@ -130,8 +130,8 @@ def merge_round(before: Config, recipe: str, overrides: Sequence[str]) -> Config
         "architecture": (config.model.architecture, before.model.architecture),
         "preprocessing": (config.preprocess, before.preprocess),
         "training rows": (
-            (config.data.train_splits, config.data.include_repeats),
-            (before.data.train_splits, before.data.include_repeats),
+            (config.data.train_splits, config.data.include_repeats, config.data.exclude_images),
+            (before.data.train_splits, before.data.include_repeats, before.data.exclude_images),
         ),
     }
     changed = [name for name, (now, then) in kept.items() if now != then]

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from lentigo.core.config import Config
-from lentigo.core.errors import DataError
+from lentigo.core.errors import DataError, first_five
 from lentigo.data.catalog import Catalog
 from lentigo.data.preprocess import Preprocess
 from lentigo.models.network import Architecture
 
 
 def training_rows(catalog: Catalog, config: Config) -> Catalog:
-    """The rows that this recipe trains on; DataError where there are none."""
-    splits = config.data.train_splits
-    rows = catalog.split(*splits).filter(lambda row: config.data.include_repeats or row.primary)
+    """The rows that this recipe trains on; DataError where there are none, or an excluded image is none of them."""
+    splits, excluded = config.data.train_splits, set(config.data.exclude_images)
+    in_splits = catalog.split(*splits)
+    unknown = sorted(excluded - {row.image_id for row in in_splits.rows})
+    if unknown:
+        raise DataError(
+            f"data.exclude_images names {first_five(unknown)}, not among the {len(in_splits)} images of "
+            f"{' and '.join(splits)}",
+            "Name images of the training splits by their image_id, or drop the setting.",
+        )
+    rows = in_splits.filter(lambda row: (config.data.include_repeats or row.primary) and row.image_id not in excluded)
     if not len(rows):
         raise DataError(
             f"no training rows: none of the {len(catalog)} images is in {' or '.join(splits)}",

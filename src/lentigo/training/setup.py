@@ -35,9 +35,10 @@ def check_batch(config: Config, fabric: Fabric) -> None:
 
 def describe_rows(catalog: Catalog, train: Catalog, val: Catalog, config: Config) -> str:
     """One line on what is trained and judged, and on what is left out."""
-    in_splits = len(catalog.split(*config.data.train_splits))
-    left_out = in_splits - len(train)
-    repeats = f", {left_out} repeat photographs left out (data.include_repeats)" if left_out else ""
+    excluded = len(set(config.data.exclude_images))
+    left_out = len(catalog.split(*config.data.train_splits)) - len(train) - excluded
+    repeats = f", {left_out} repeat photographs left out (data.include_repeats)" if left_out > 0 else ""
+    repeats += f", {excluded} excluded by name (data.exclude_images)" if excluded else ""
     drawn = "; drawn images, not patients" if catalog.synthetic else ""
     return f"training on {len(train)} images{repeats}; validating on {len(val)}, one a lesion{drawn}"
 
