@@ -143,6 +143,11 @@ class RunDir:
         return self.path / "report.html"
 
     @property
+    def export(self) -> Path:
+        """Folder of the exported model."""
+        return self.path / "export"
+
+    @property
     def mining(self) -> Path:
         """Folder of a round of hard mining: its table, its suspects, and the out-of-fold models it rests on."""
         return self.path / "mining"

@@ -1,0 +1,1 @@
+"""From a finished run to answers elsewhere: export, the runtime without torch, predictions by the thousand."""

@@ -1,0 +1,143 @@
+"""The exported model: a folder with `model.json` and one ONNX file a variant. What every runtime reads first.
+
+The graph of a variant takes `pixels` (N, S, S, 3) uint8: the finished square of `Preprocess` (decoded, resized,
+gray stacked three times), 0..255. Scaling to [0, 1], normalisation and the change of layout are inside the graph, so
+that a runtime hands over plain pixels. It gives
+
+- `logits` (N, 7) float32: before softmax, the model's own prior correction included, for one view of the image;
+- `feature_map` (N, D, H, W) float32: the last feature map, from which a class activation map is made.
+
+`views` of test-time augmentation are the runtime's business: mean logits over copies of the square, as
+`lentigo.training.inference` defines them. What was fitted on val is stored for each variant and number of views
+that the export judged: another variant or number of views has other logits, so it has its own calibration.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from lentigo.core.errors import CheckpointError, first_five
+from lentigo.core.files import write_json_atomic
+from lentigo.core.taxonomy import CLASS_CODES
+from lentigo.data.preprocess import Preprocess
+
+MODEL_FILE = "model.json"
+PARITY_FILE = "parity.json"
+CARD_FILE = "MODEL_CARD.md"
+GOLDEN_FOLDER = "golden"
+FORMAT_VERSION = 1
+METADATA_KEY = "lentigo"
+"""Key of the ONNX metadata under which the same text as in `model.json` lies, without the files' digests."""
+INPUT_NAME, LOGITS_NAME, FEATURE_MAP_NAME = "pixels", "logits", "feature_map"
+NOTICE = "Research use only. Not a medical device, not a diagnosis."
+
+VariantName = Literal["fp32", "int8"]
+VariantFiles: Mapping[str, str] = {"fp32": "model.onnx", "int8": "model.int8.onnx"}
+
+
+class Variant(BaseModel):
+    """One ONNX file of the model.
+
+    `calibrations`: number of views (as text: JSON keys are text) -> `evaluation.calibration.Calibration` as plain
+    values, fitted on val with this variant's own logits.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    file: str
+    sha256: str
+    size_bytes: int
+    calibrations: dict[str, dict[str, Any]] = {}
+
+
+class ExportedModel(BaseModel):
+    """`model.json`: all that is needed to use the graphs, and where they come from.
+
+    `head_weight` (7, D) and `head_bias` (7,) are the last linear layer where the network is feature map -> mean ->
+    linear, so that class activation maps need nothing else; empty for other heads. `views` is the test-time
+    augmentation that the run was judged with. `synthetic`: trained on drawings, to try things out.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format_version: int = FORMAT_VERSION
+    name: str
+    architecture: str
+    classes: tuple[str, ...] = CLASS_CODES
+    preprocess: Preprocess
+    opset: int
+    parameters: int
+    macs: int
+    views: Literal[1, 2, 4, 8] = 1
+    head_weight: tuple[tuple[float, ...], ...] = ()
+    head_bias: tuple[float, ...] = ()
+    variants: dict[VariantName, Variant]
+    synthetic: bool = False
+    licence: str = ""
+    notice: str = NOTICE
+    provenance: dict[str, str] = {}
+
+    def save(self, folder: Path) -> Path:
+        """Write `model.json` atomically; every number comes back exactly."""
+        return write_json_atomic(folder / MODEL_FILE, self.model_dump(mode="json"))
+
+    @classmethod
+    def load(cls, folder: Path) -> ExportedModel:
+        """Read `model.json` of a folder.
+
+        Raises:
+            CheckpointError: where it is missing, damaged, of a newer version, or of other classes.
+        """
+        path = folder / MODEL_FILE
+        try:
+            model = cls.model_validate_json(path.read_bytes())
+        except (FileNotFoundError, NotADirectoryError):
+            raise CheckpointError(
+                f"no exported model in {folder}: expected {MODEL_FILE} there", "Make one with `lentigo export RUN`."
+            ) from None
+        except ValidationError as error:
+            places = [".".join(str(part) for part in problem["loc"]) or "the text" for problem in error.errors()]
+            raise CheckpointError(
+                f"{path} is no model description; missing or wrong there: {first_five(places)}",
+                "Export the run again, or update Lentigo if a newer version wrote it.",
+            ) from None
+        if model.format_version != FORMAT_VERSION:
+            raise CheckpointError(
+                f"{path} has format version {model.format_version}; this version reads {FORMAT_VERSION}",
+                "Update Lentigo.",
+            )
+        if model.classes != CLASS_CODES:
+            raise CheckpointError(
+                f"{path} knows the classes {', '.join(model.classes)}; expected {', '.join(CLASS_CODES)}",
+                "Use a model of these seven classes.",
+            )
+        return model
+
+    def read_graph(self, folder: Path, variant: VariantName) -> bytes:
+        """The bytes of a variant's ONNX file, checked against its digest.
+
+        Raises:
+            CheckpointError: where the variant was not exported, or its file is missing or not the one exported.
+        """
+        if variant not in self.variants:
+            raise CheckpointError(
+                f"{folder} has no variant {variant}; it has {', '.join(self.variants)}",
+                f"Export it with `lentigo export RUN --to onnx,{variant}`, or take another variant.",
+            )
+        entry = self.variants[variant]
+        path = folder / entry.file
+        try:
+            graph = path.read_bytes()
+        except OSError as error:
+            raise CheckpointError(f"cannot read {path}: {error.strerror}", "Export the run again.") from None
+        if hashlib.sha256(graph).hexdigest() != entry.sha256:
+            raise CheckpointError(
+                f"{path} is not the file that {MODEL_FILE} describes (its sha256 differs)",
+                "Copy the whole folder again, or export the run again.",
+            )
+        return graph
