@@ -16,15 +16,10 @@ from scipy.optimize import minimize, minimize_scalar
 from lentigo.core.errors import ConfigError, DataError
 from lentigo.core.predictions import Predictions, softmax
 from lentigo.core.taxonomy import CLASS_CODES, MALIGNANT_LABELS
-from lentigo.evaluation.calibration import (
-    Calibration,
-    binary_score,
-    calibrated_probs,
-    cross_fitted,
-    fit_calibration,
-)
+from lentigo.evaluation.calibration import Calibration, binary_score, calibrated_probs
 from lentigo.evaluation.clinical import judge_clinically
 from lentigo.evaluation.conformal import judge_sets
+from lentigo.evaluation.fit_calibration import cross_fitted, fit_calibration
 from lentigo.evaluation.scaling import class_mix, correct_prior, fit_class_prior, fit_temperature, fit_vector
 from lentigo.evaluation.thresholds import fit_threshold
 
@@ -187,6 +182,17 @@ def test_calibration_keeps_answers_and_lowers_the_log_loss():
     assert all(one.n == 900 and one.ci_low < one.value < one.ci_high for one in losses.values())
     assert losses["temperature"].value < losses["before"].value - 0.2
     assert calibration.temperature == pytest.approx(3.0, rel=0.1)
+
+
+def test_vector_scaling_is_stored_and_changes_nothing_unasked(tmp_path):
+    val = table(4, 300)
+    calibration = fit_calibration(val, **FEW)
+    again = Calibration.from_json(calibration.to_json(tmp_path / "calibration.json"))
+    scale, bias = fit_vector(val.logits, val.label)
+    np.testing.assert_array_equal(again.apply_vector(val.logits), softmax(val.logits * scale + bias))
+    np.testing.assert_array_equal(again.apply(val.logits), softmax(val.logits / again.temperature))
+    with pytest.raises(ConfigError, match="no vector scaling"):
+        again.model_copy(update={"vector": None}).apply_vector(val.logits)
 
 
 def test_prior_correction_to_vals_mix_explains_what_vector_scaling_gains():

@@ -10,10 +10,10 @@ import pytest
 from lentigo.core.predictions import Predictions
 from lentigo.data.catalog import Row
 from lentigo.evaluation import card_sections
-from lentigo.evaluation.calibration import cross_fitted, fit_calibration
 from lentigo.evaluation.clinical import judge_clinically
 from lentigo.evaluation.conformal import judge_sets
 from lentigo.evaluation.explain import ExplanationCheck
+from lentigo.evaluation.fit_calibration import cross_fitted, fit_calibration
 from lentigo.evaluation.metrics import Estimate
 from lentigo.evaluation.outliers import KindJudgement, OutlierGate, OutlierJudgement, ScoreJudgement
 from lentigo.evaluation.robustness import KindRobustness, Robustness

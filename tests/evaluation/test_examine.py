@@ -15,10 +15,11 @@ from lentigo.core.run_dir import RunDir
 from lentigo.core.taxonomy import CLASS_CODES, MELANOMA_LABEL, NUM_CLASSES
 from lentigo.data.catalog import Catalog, Row
 from lentigo.data.corruptions import SEVERITIES
-from lentigo.evaluation.calibration import Calibration, cross_fitted, fit_calibration
+from lentigo.evaluation.calibration import Calibration
 from lentigo.evaluation.examine import CROSS_FITTED, Examination, examine
 from lentigo.evaluation.examined_sections import examined_sections
 from lentigo.evaluation.explain_run import explain_run
+from lentigo.evaluation.fit_calibration import cross_fitted, fit_calibration
 from lentigo.evaluation.metrics import Estimate
 from lentigo.evaluation.outliers import KindJudgement, OutlierGate, OutlierJudgement, ScoreJudgement
 from lentigo.evaluation.overlay_gallery import SHOWN, overlay_gallery

@@ -15,10 +15,11 @@ from pydantic import BaseModel, ConfigDict
 
 from lentigo.core.predictions import Predictions
 from lentigo.data.catalog import Row
-from lentigo.evaluation.calibration import Calibration, Decisions, cross_fitted
+from lentigo.evaluation.calibration import Calibration, Decisions
 from lentigo.evaluation.clinical import judge_clinically, judge_reliability
 from lentigo.evaluation.clinical_results import ClinicalJudgement, Reliability
 from lentigo.evaluation.conformal import Kind, SetJudgement, judge_sets
+from lentigo.evaluation.fit_calibration import cross_fitted
 from lentigo.evaluation.selective import RuleJudgement, RuleKind, judge_rule
 from lentigo.evaluation.subgroups import SubgroupAudit, judge_subgroups
 

@@ -10,13 +10,14 @@ from lentigo.core.predictions import Predictions
 from lentigo.core.run_dir import RunDir
 from lentigo.core.taxonomy import CLASS_CODES
 from lentigo.evaluation import curve_figures, group_figures, judgement_figures
-from lentigo.evaluation.calibration import Calibration, cross_fitted
+from lentigo.evaluation.calibration import Calibration
 from lentigo.evaluation.card_facts import ScoreTable, SectionName
 from lentigo.evaluation.card_sections import card_sections
 from lentigo.evaluation.curves import precision_recall_points, roc_points
 from lentigo.evaluation.delong import MALIGNANT, task_scores
 from lentigo.evaluation.evaluate import Judgement
 from lentigo.evaluation.examine import Examination
+from lentigo.evaluation.fit_calibration import cross_fitted
 from lentigo.evaluation.metrics import Floats
 from lentigo.evaluation.overlay_gallery import overlay_gallery
 from lentigo.evaluation.report_figures import figure_html

@@ -15,9 +15,9 @@ from lentigo.core.run_dir import RunDir
 from lentigo.data.cache import open_images
 from lentigo.data.catalog import Catalog
 from lentigo.data.dataset import LesionDataset
-from lentigo.evaluation.calibration import fit_calibration
 from lentigo.evaluation.evaluate import Judgement, classification_report, judge
 from lentigo.evaluation.examine import examine
+from lentigo.evaluation.fit_calibration import fit_calibration
 from lentigo.evaluation.measure_outliers import measure_outliers
 from lentigo.evaluation.metrics import score
 from lentigo.evaluation.outliers import OutlierJudgement
