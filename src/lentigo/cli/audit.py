@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lentigo.cli import console
+from lentigo.cli.options import JsonFlag
 from lentigo.core.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def audit(
     permutations: Annotated[int, typer.Option(min=20, help="Permutations of the classes for each p.")] = 200,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same result.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Also write the result to this JSON file.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")] = False,
+    as_json: JsonFlag = False,
 ) -> None:
     """Look for leaks: lesions in two splits, files that tell the class, what a split by image would do.
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lentigo.cli import console
+from lentigo.cli.options import JsonFlag
 from lentigo.core.errors import ConfigError
 from lentigo.core.taxonomy import CLASS_CODES, CLASSES
 
@@ -38,7 +39,7 @@ def compare(
     resamples: Annotated[int, typer.Option(min=100, help="Bootstrap resamples.")] = 2000,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same result.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Also write the result to this JSON file.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")] = False,
+    as_json: JsonFlag = False,
 ) -> None:
     """Test systems against the first one on the same images: differences, intervals, p-values; no model is run.
 

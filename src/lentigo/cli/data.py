@@ -21,7 +21,6 @@ Source = Annotated[
     typer.Argument(help="HAM10000 or ISIC CSV, class folders, MedMNIST .npz, Parquet pack or split CSV."),
 ]
 Images = Annotated[Path | None, typer.Option(help="Image folder of a CSV that has none beside it.")]
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 NearDuplicates = Annotated[
     bool,
     typer.Option("--near-duplicates/--no-near-duplicates", help="Compare the pictures, not only the ids."),

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from lentigo.cli import console
-from lentigo.cli.options import parse_minutes
+from lentigo.cli.options import JsonFlag, parse_minutes
 from lentigo.core.errors import ConfigError, ExitCode
 
 LEARNING = "Learning"
@@ -55,7 +55,7 @@ def distill(
     resume: Annotated[bool, typer.Option("--resume", help="Continue the distillation in --out.")] = False,
     time_limit: Annotated[str | None, typer.Option(help="Save and stop after 90s, 30m, 1h30m.")] = None,
     accelerator: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")] = False,
+    as_json: JsonFlag = False,
 ) -> None:
     """Teach a network what others see in images without labels; the result is a start for `lentigo train`.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from lentigo.cli import console
+from lentigo.cli.options import JsonFlag
 
 if TYPE_CHECKING:
     from lentigo.evaluation.ensemble import EnsembleResult
@@ -28,7 +29,7 @@ def ensemble(
     ] = None,
     resamples: Annotated[int, typer.Option(min=100, help="Bootstrap resamples.")] = 2000,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same result.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")] = False,
+    as_json: JsonFlag = False,
 ) -> None:
     """Average the predictions of several runs, judge the mean and test it against the best of them; no model is run.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from lentigo.cli import console
+from lentigo.cli.options import JsonFlag
 
 if TYPE_CHECKING:
     from lentigo.evaluation.explain_run import Explanations
@@ -34,7 +35,7 @@ def explain(
     code: Annotated[
         str | None, typer.Option("--class", help="The class whose evidence is drawn, such as mel; default the answer.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")] = False,
+    as_json: JsonFlag = False,
 ) -> None:
     """Draw Grad-CAM overlays of a run's images and check them: deletion, randomised weights.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lentigo.cli import console
+from lentigo.cli.options import JsonFlag
 
 if TYPE_CHECKING:
     from lentigo.evaluation.leaderboard import Leaderboards
@@ -24,7 +25,7 @@ def leaderboard(
     resamples: Annotated[int, typer.Option(min=100, help="Bootstrap resamples.")] = 2000,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same result.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Also write the tables to this Markdown file.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")] = False,
+    as_json: JsonFlag = False,
 ) -> None:
     """List judged runs and ensembles, the best first: scores with intervals, a test against the best, and costs.
 

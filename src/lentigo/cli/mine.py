@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from lentigo.cli import console
+from lentigo.cli.options import JsonFlag
 
 Control = Literal["continuation", "random", "shuffled", "hard_only"]
 
@@ -29,7 +30,7 @@ def mine(
     name: Annotated[str | None, typer.Option(help="Name of the new run folder.")] = None,
     runs_dir: Annotated[Path | None, typer.Option(help="Folder of the new run; default that of RUN.")] = None,
     accelerator: Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to train.")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")] = False,
+    as_json: JsonFlag = False,
 ) -> None:
     """Continue a finished run for one round of hard mining, in a run of its own; only training images are scored.
 
@@ -40,7 +41,7 @@ def mine(
     `lentigo mine runs/my-run --control continuation`
     """
     console.require_training()
-    from lentigo.cli.app import finish_training
+    from lentigo.cli.train import finish_training
     from lentigo.core.run_dir import RunDir
     from lentigo.evaluation.run_evaluation import epoch_scores
     from lentigo.training.mining_run import mine_run

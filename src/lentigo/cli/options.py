@@ -1,12 +1,22 @@
-"""Parsing of option values that typer has no type for."""
+"""Options that several commands have, and the parsing of values that typer has no type for."""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from lentigo.core.errors import ConfigError
 
 _UNITS_MIN = {"s": 1 / 60, "m": 1.0, "h": 60.0}
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+RunsDir = Annotated[Path, typer.Option("--runs-dir", help="Folder that holds the runs.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe key; repeatable.")
+]
 
 
 def parse_minutes(text: str) -> float:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lentigo.cli import console
+from lentigo.cli.options import JsonFlag
 from lentigo.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def score(
     ] = None,
     resamples: Annotated[int, typer.Option(min=100, help="Bootstrap resamples.")] = 2000,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same result.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")] = False,
+    as_json: JsonFlag = False,
 ) -> None:
     """Score any model's predictions by the rules of ISIC 2018 Task 3, with intervals; no model is run.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lentigo.cli import console
-from lentigo.cli.options import parse_minutes
+from lentigo.cli.options import JsonFlag, parse_minutes
 from lentigo.core.errors import ConfigError, ExitCode
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def study(
     time_limit: Annotated[str | None, typer.Option(help="Begin no further training after 90s, 30m, 2h.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what is done and what would run.")] = False,
     accelerator: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", rich_help_panel="Devices")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")] = False,
+    as_json: JsonFlag = False,
 ) -> None:
     """Train and judge a grid of recipes x seeds; run it again to go on where it stopped.
 
