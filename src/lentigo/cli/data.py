@@ -10,6 +10,7 @@ import typer
 
 from lentigo.cli import console
 from lentigo.cli.audit import audit
+from lentigo.cli.options import JsonFlag
 from lentigo.core.errors import ConfigError, ExitCode
 
 data_app = typer.Typer(
