@@ -95,8 +95,8 @@ def write_report(
         _section("Hard mining", mining) if mining else "",
         _gallery_section(gallery),
         _section("The run", _facts(run_facts)) if run_facts else "",
-        _section("Text report", _text_reports(judged), kind="long"),
-        _section("Reporting checklists", checklist, kind="long") if checklist else "",
+        _section("Text report", _text_reports(judged)),
+        _section("Reporting checklists", checklist) if checklist else "",
         _section("Limits", _limits(first, test_looks, selection_metric)),
     ]
     template = Template(_resource("report.html"))
@@ -123,8 +123,8 @@ def _resource(name: str) -> str:
     return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
-def _section(heading: str, body: str, *, kind: str = "") -> str:
-    return f'<section class="{kind}"><h2>{escape(heading)}</h2>{body}</section>'
+def _section(heading: str, body: str) -> str:
+    return f'<section><h2>{escape(heading)}</h2>{body}</section>'
 
 
 def _synthetic_banner() -> str:
@@ -169,7 +169,7 @@ def _figures_section(
     table = epochs_table(log_rows) if log_rows else ""
     if not drawn and not table:
         return ""
-    return _section("Data and training", f'<div class="figures">{drawn}</div>{table}', kind="long")
+    return _section("Data and training", f'<div class="figures">{drawn}</div>{table}')
 
 
 def _curves_caption(log_rows: Sequence[Mapping[str, float]], kept_epoch: int | None, selection_metric: str) -> str:
