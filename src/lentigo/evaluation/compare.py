@@ -8,14 +8,13 @@ test of the AUCs.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from lentigo.core.errors import ConfigError
 from lentigo.core.predictions import Predictions
-from lentigo.data.synthetic import SYNTHETIC_NOTICE
 from lentigo.evaluation.arms import Aligned, align
 from lentigo.evaluation.delong import TASKS, DeLong, delong, task_scores
 from lentigo.evaluation.metrics import Floats, percentile_interval
@@ -27,6 +26,7 @@ from lentigo.evaluation.resampling import (
     mean_scores,
     resampled_scores,
 )
+from lentigo.evaluation.scores import Scores
 from lentigo.evaluation.significance import bootstrap_p, holm_over, mcnemar_p
 
 LEVEL = 0.05
@@ -96,10 +96,8 @@ class Comparison(BaseModel):
     delong: dict[str, DeLong]
 
 
-class Comparisons(BaseModel):
+class Comparisons(Scores):
     """Every arm against the first one. `metric` is the one to decide by; the others stand beside it, uncorrected."""
-
-    model_config = ConfigDict(frozen=True)
 
     split: str
     metric: str
@@ -112,16 +110,6 @@ class Comparisons(BaseModel):
     margin: float
     interval: str
     comparisons: tuple[Comparison, ...]
-    synthetic: bool = False
-
-    @property
-    def notice(self) -> str:
-        """What every surface must print beside scores of drawings; empty for photographs."""
-        return SYNTHETIC_NOTICE if self.synthetic else ""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain dicts, lists, strings and numbers."""
-        return self.model_dump(mode="json")
 
 
 def compare(

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -25,12 +25,12 @@ from lentigo.core.errors import CheckpointError, ConfigError, DataError
 from lentigo.core.files import write_json_atomic, write_text_atomic
 from lentigo.core.predictions import Predictions
 from lentigo.core.run_dir import RunDir
-from lentigo.data.synthetic import SYNTHETIC_NOTICE
 from lentigo.evaluation.arms import Arm, align, read_arms
 from lentigo.evaluation.compare import Comparisons, compare
 from lentigo.evaluation.evaluate import Judgement, classification_report, judge
 from lentigo.evaluation.metrics import Estimate, Floats
 from lentigo.evaluation.resampling import LOWER_IS_BETTER, arm_estimates, check_metric, mean_scores, resampled_scores
+from lentigo.evaluation.scores import Scores
 
 Method = Literal["probs", "logits"]
 CHOSEN_ON = "val"
@@ -64,14 +64,12 @@ class Ensemble(BaseModel):
     members: tuple[Member, ...]
 
 
-class EnsembleResult(BaseModel):
+class EnsembleResult(Scores):
     """Members and ensemble on the same images: name -> metric -> score, and the ensemble against the best member.
 
     `best` is the member with the best `metric` on `best_chosen_on`, which is val also where test is judged. On val
     itself the best member is the luckiest of several, so that the difference is a little too small.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     name: str
     method: Method
@@ -87,16 +85,6 @@ class EnsembleResult(BaseModel):
     best_chosen_on: str
     against_best: Comparisons
     test_looks: int
-    synthetic: bool = False
-
-    @property
-    def notice(self) -> str:
-        """What every surface must print beside scores of drawings; empty for photographs."""
-        return SYNTHETIC_NOTICE if self.synthetic else ""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain dicts, lists, strings and numbers."""
-        return self.model_dump(mode="json")
 
 
 def average(tables: Sequence[Predictions], method: Method = "probs") -> Predictions:

@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from lentigo.core.errors import DataError, first_five
 from lentigo.core.predictions import Predictions
 from lentigo.core.taxonomy import CLASS_CODES, CLASSES, NUM_CLASSES
-from lentigo.data.synthetic import SYNTHETIC_NOTICE
 from lentigo.evaluation.metrics import Estimate, confusion_matrix, estimate, overall_scores
+from lentigo.evaluation.scores import Scores
 
 INTERVAL = "95% lesion-cluster bootstrap"
 
@@ -42,15 +42,13 @@ class Baseline(BaseModel):
     macro_f1: float
 
 
-class Judgement(BaseModel):
+class Judgement(Scores):
     """All scores of one split.
 
     `metrics` maps accuracy, balanced_accuracy, macro_*, weighted_* and log_loss (nats) to estimates; shares
     lie in 0..1. `per_class` maps lower-case class codes. `confusion` counts images, rows true and columns
     answered, both in the order of `classes`. `synthetic` says that the images are drawings.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     split: str
     n_images: int
@@ -63,16 +61,6 @@ class Judgement(BaseModel):
     per_class: dict[str, ClassJudgement]
     confusion: tuple[tuple[int, ...], ...]
     majority_baseline: Baseline
-    synthetic: bool = False
-
-    @property
-    def notice(self) -> str:
-        """What every surface must print beside scores of drawings; empty for photographs."""
-        return SYNTHETIC_NOTICE if self.synthetic else ""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain dicts, lists, strings and numbers: the content of `metrics.json`."""
-        return self.model_dump(mode="json")
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Judgement:

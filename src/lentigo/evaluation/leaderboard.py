@@ -18,7 +18,6 @@ from pydantic import BaseModel, ConfigDict
 from lentigo.core.predictions import Predictions
 from lentigo.core.run_dir import RunDir, list_ensembles, list_runs
 from lentigo.core.taxonomy import NUM_CLASSES
-from lentigo.data.synthetic import SYNTHETIC_NOTICE
 from lentigo.evaluation.arms import align, check_split, is_synthetic
 from lentigo.evaluation.compare import Difference, paired_differences
 from lentigo.evaluation.ensemble import Member, describe_member, read_ensemble
@@ -31,6 +30,7 @@ from lentigo.evaluation.resampling import (
     mean_scores,
     resampled_scores,
 )
+from lentigo.evaluation.scores import Scores
 from lentigo.models.cost import Cost, Latency, architecture_cost, measure_latency, total_cost
 
 
@@ -54,10 +54,8 @@ class LeaderboardRow(BaseModel):
     test_looks: int
 
 
-class Leaderboard(BaseModel):
+class Leaderboard(Scores):
     """All judged runs on one catalogue, the best first. The best was chosen by these scores: they flatter it."""
-
-    model_config = ConfigDict(frozen=True)
 
     split: str
     metric: str
@@ -68,12 +66,6 @@ class Leaderboard(BaseModel):
     seed: int
     interval: str
     rows: tuple[LeaderboardRow, ...]
-    synthetic: bool
-
-    @property
-    def notice(self) -> str:
-        """What every surface must print beside scores of drawings; empty for photographs."""
-        return SYNTHETIC_NOTICE if self.synthetic else ""
 
 
 class Leaderboards(BaseModel):

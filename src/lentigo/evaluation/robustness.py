@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -25,9 +24,9 @@ from lentigo.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from lentigo.data.dataset import LesionDataset
 from lentigo.data.images import load_image
 from lentigo.data.preprocess import Preprocess
-from lentigo.data.synthetic import SYNTHETIC_NOTICE
 from lentigo.evaluation.intervals import LESION_BOOTSTRAP, bootstrap
 from lentigo.evaluation.metrics import Estimate, Floats, confusion_matrix, overall_scores
+from lentigo.evaluation.scores import Scores
 from lentigo.training.inference import Progress, predict_logits
 
 METRICS = ("accuracy", "balanced_accuracy")
@@ -68,14 +67,12 @@ class KindRobustness(BaseModel):
     drop: dict[str, Estimate]
 
 
-class Robustness(BaseModel):
+class Robustness(Scores):
     """Scores on clean and corrupted copies of the same images; every dict maps metric -> estimate.
 
     `n_images` of the split's `n_available` were judged. `mean` and `drop` are over all kinds and severities. A subset
     holds more of the rare classes than the split, so that its clean accuracy is not the split's.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     split: str
     n_images: int
@@ -89,16 +86,6 @@ class Robustness(BaseModel):
     resamples: int
     seed: int
     interval: str
-    synthetic: bool = False
-
-    @property
-    def notice(self) -> str:
-        """What every surface must print beside scores of drawings; empty for photographs."""
-        return SYNTHETIC_NOTICE if self.synthetic else ""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain dicts, lists, strings and numbers."""
-        return self.model_dump(mode="json")
 
 
 def stratified_subset(catalog: Catalog, max_images: int | None, seed: int = 0) -> Catalog:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +24,6 @@ from lentigo.core.predictions import Predictions
 from lentigo.core.taxonomy import MELANOMA_LABEL, NUM_CLASSES
 from lentigo.data.catalog import Row
 from lentigo.data.images import image_size
-from lentigo.data.synthetic import SYNTHETIC_NOTICE
 from lentigo.evaluation.delong import MALIGNANT, task_scores
 from lentigo.evaluation.intervals import LESION_BOOTSTRAP, bootstrap
 from lentigo.evaluation.metrics import (
@@ -38,6 +36,7 @@ from lentigo.evaluation.metrics import (
     overall_scores,
     weighted_auc,
 )
+from lentigo.evaluation.scores import Scores
 
 SKIN_TONE_STATEMENT = (
     "The catalogue holds no skin tone (nor do HAM10000 or the ISIC 2018 data), so whether lesions on dark skin are "
@@ -79,14 +78,12 @@ class Subgroup(BaseModel):
         return bool(self.scores)
 
 
-class SubgroupAudit(BaseModel):
+class SubgroupAudit(Scores):
     """Every group of every dimension, beside the whole.
 
     `n_comparisons` pairs of intervals were compared; `chance_flags` of them, at most, are expected to lie apart
     though nothing differs (5%).
     """
-
-    model_config = ConfigDict(frozen=True)
 
     n_images: int
     n_lesions: int
@@ -99,16 +96,6 @@ class SubgroupAudit(BaseModel):
     seed: int
     interval: str
     statement: str
-    synthetic: bool = False
-
-    @property
-    def notice(self) -> str:
-        """What every surface must print beside scores of drawings; empty for photographs."""
-        return SYNTHETIC_NOTICE if self.synthetic else ""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain dicts, lists, strings and numbers."""
-        return self.model_dump(mode="json")
 
 
 def judge_subgroups(
