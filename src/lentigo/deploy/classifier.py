@@ -1,0 +1,282 @@
+"""The classifier without torch: images in, typed predictions out. The shell, HTTP and the tests use this one class.
+
+    from lentigo.deploy.classifier import Classifier
+
+    classifier = Classifier.load("runs/my-run")
+    for prediction in classifier.predict(["a.jpg", "b.png"]):
+        print(prediction.name, prediction.label, prediction.malignant_risk)
+
+`predict` is `prepare` (decode, judge the picture, resize), `logits` (the graph) and `decide` (what was fitted on val),
+which callers that overlap them use by themselves. All of them may run in many threads at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import ValidationError
+
+from lentigo.core.errors import CheckpointError, ConfigError, DataError, first_five
+from lentigo.core.predictions import softmax
+from lentigo.core.taxonomy import CLASS_CODES, NUM_CLASSES
+from lentigo.data.quality import check_quality
+from lentigo.deploy.exported import MODEL_FILE, ExportedModel, VariantName
+from lentigo.deploy.graph_session import GraphSession
+from lentigo.deploy.image_input import ImageInput, default_name, read_image
+from lentigo.deploy.prediction import Prediction
+from lentigo.evaluation.calibration import Calibration, Decisions, binary_score, confidence_sizes
+from lentigo.evaluation.selective import AbstainRule
+
+DEFAULT_MODEL = "lentigo"
+"""Name of the shipped model that is loaded where none is named."""
+ASSETS = Path(__file__).parent / "assets"
+VIEW_COUNTS = (1, 2, 4, 8)
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """pixels: (S, S, 3) uint8, the finished square of the model's `Preprocess`, gray stacked; flags of the picture."""
+
+    pixels: Pixels
+    quality_flags: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Classifier:
+    """An exported model, one of its variants, and how many views of an image are averaged.
+
+    `calibration` is what was fitted on val for just this variant and number of views, None where the export has none.
+    `quality`: whether pictures are checked for blur, exposure and the like (`lentigo.data.quality`).
+    """
+
+    spec: ExportedModel = field(repr=False)
+    session: GraphSession = field(repr=False)
+    variant: VariantName
+    views: int
+    calibration: Calibration | None = field(repr=False)
+    quality: bool = True
+
+    @classmethod
+    def load(
+        cls,
+        model: str | Path = DEFAULT_MODEL,
+        *,
+        variant: VariantName | None = None,
+        views: int = 1,
+        threads: int | None = None,
+        quality: bool = True,
+    ) -> Classifier:
+        """Load a shipped model by its name, or an export folder, a run folder with `export/`, or a `model.json`.
+
+        `variant` None: fp32 where there is one. `views` of 2, 4 or 8: mirrored, flipped and quarter-turned copies are
+        averaged, at as many times the cost. `threads` None: all cores.
+
+        Raises:
+            ConfigError: for impossible `views` or `threads`.
+            CheckpointError: where there is no such model or variant, or a file of it is damaged.
+        """
+        if views not in VIEW_COUNTS:
+            raise ConfigError(f"expected 1, 2, 4 or 8 views; found {views}", "1 looks at the image as it is.")
+        if threads is not None and threads < 1:
+            raise ConfigError(f"expected 1 thread or more; found {threads}", "Leave it out to use all cores.")
+        folder = find_model(model)
+        spec = ExportedModel.load(folder)
+        chosen = _default_variant(spec) if variant is None else variant
+        graph = spec.read_graph(folder, chosen)
+        session = GraphSession.open(graph, str(folder / spec.variants[chosen].file), threads=threads)
+        return cls(spec, session, chosen, views, _read_calibration(spec, folder, chosen, views), quality)
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether probabilities, thresholds, sets and abstaining were fitted for this variant and number of views."""
+        return self.calibration is not None
+
+    def prepare(self, image: ImageInput, name: str = "") -> Prepared:
+        """Decode an image, judge it, and make the finished square; messages call it `name`, by default its path.
+
+        Raises:
+            DataError: where it cannot be read or is no image.
+            MissingExtraError: a DICOM or HEIC file without the package that reads it.
+        """
+        picture = read_image(image, name or default_name(image, 1))
+        flags = check_quality(picture).flags if self.quality else ()
+        preprocess = self.spec.preprocess
+        square = np.asarray(preprocess.remaining_steps(preprocess.first_step(picture)))
+        return Prepared(np.stack([square] * 3, axis=-1) if square.ndim == 2 else square, flags)
+
+    def logits(self, pixels: Pixels) -> NDArray[np.float32]:
+        """Mean logits of the views, (N, 7), of finished squares (N, S, S, 3) uint8; N may be large.
+
+        Raises:
+            DataError: for arrays of another shape or kind.
+        """
+        self._check(pixels)
+        if not len(pixels):
+            return np.empty((0, NUM_CLASSES), np.float32)
+        parts = [self.session.logits(view) for view in image_views(pixels, self.views)]
+        mean: NDArray[np.float32] = np.mean(parts, axis=0, dtype=np.float32)
+        return mean
+
+    def feature_maps(self, pixels: Pixels) -> NDArray[np.float32]:
+        """The last feature maps (N, D, H, W) of N > 0 finished squares as they are, without other views.
+
+        Raises:
+            DataError: for arrays of another shape or kind, or none.
+        """
+        self._check(pixels)
+        if not len(pixels):
+            raise DataError("expected one image or more; found none", "Pass the squares of `Classifier.prepare`.")
+        return self.session.feature_maps(pixels)
+
+    def decide(
+        self,
+        names: Sequence[str],
+        logits: NDArray[np.float32],
+        prepared_flags: Sequence[tuple[str, ...]],
+    ) -> list[Prediction]:
+        """Predictions from logits (N, 7), with N names and N tuples of quality flags.
+
+        No answer should be given where the picture is flagged or the abstain rule does not accept it: the rule by
+        confidence, or the one by the size of the set where no limit of confidence keeps the promise made on val.
+        """
+        found = decide(logits, self.calibration)
+        risks = {question: binary_score(found.probs, question).tolist() for question in ("malignant", "melanoma")}
+        sets = found.sets["class_conditional"]
+        doubts = self._doubts(found)
+        predictions = []
+        rows = zip(names, logits, found.probs, prepared_flags, strict=True)
+        for row, (name, row_logits, row_probs, flags) in enumerate(rows):
+            answer = int(row_probs.argmax())
+            reasons = (*doubts[row], *(f"quality of the picture: {flag}" for flag in flags))
+            predictions.append(
+                Prediction(
+                    name=name,
+                    logits=tuple(row_logits.tolist()),
+                    probs=dict(zip(CLASS_CODES, row_probs.tolist(), strict=True)),
+                    label=CLASS_CODES[answer],
+                    confidence=float(row_probs[answer]),
+                    malignant_risk=risks["malignant"][row],
+                    melanoma_risk=risks["melanoma"][row],
+                    operating_points={point: bool(called[row]) for point, called in found.positive.items()},
+                    conformal_set=tuple(CLASS_CODES[label] for label in np.flatnonzero(sets[row])),
+                    abstain=bool(reasons) if self.calibrated else bool(flags) or None,
+                    abstain_reasons=reasons,
+                    quality_flags=flags,
+                    model=self.spec.name,
+                    variant=self.variant,
+                    views=self.views,
+                )
+            )
+        return predictions
+
+    def predict(self, images: ImageInput | Sequence[ImageInput], *, batch_size: int = 32) -> list[Prediction]:
+        """Predictions of one image or several, in order; images without a path are called image-1, image-2 ...
+
+        Raises:
+            DataError: at the first image that cannot be read.
+            ConfigError: for a batch of no images.
+        """
+        if batch_size < 1:
+            raise ConfigError(f"expected batches of 1 image or more; found {batch_size}", "32 is a usual number.")
+        given = [images] if isinstance(images, str | Path | bytes | Image.Image | np.ndarray) else list(images)
+        predictions = []
+        for start in range(0, len(given), batch_size):
+            batch = given[start : start + batch_size]
+            names = [default_name(image, number) for number, image in enumerate(batch, start=start + 1)]
+            prepared = [self.prepare(image, name) for image, name in zip(batch, names, strict=True)]
+            logits = self.logits(np.stack([one.pixels for one in prepared]))
+            predictions += self.decide(names, logits, [one.quality_flags for one in prepared])
+        return predictions
+
+    def _doubts(self, found: Decisions) -> list[tuple[str, ...]]:
+        """For each image the reason why the abstain rule does not accept it; empty where it does."""
+        if self.calibration is None:
+            unknown = f"not calibrated for {self.variant} with {self.views} view{'s' if self.views > 1 else ''}"
+            return [(unknown,)] * len(found.probs)
+        confidence, sizes = confidence_sizes(found.probs, found.sets["class_conditional"])
+        rules = self.calibration.rules
+        rule = rules["set_size" if rules["confidence"].limit is None else "confidence"]
+        accepted = found.accepted[rule.kind]
+        return [
+            () if accepted[row] else (_reason(rule, confidence[row], sizes[row]),) for row in range(len(found.probs))
+        ]
+
+    def _check(self, pixels: Pixels) -> None:
+        size = self.spec.preprocess.input_size_px
+        if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != (size, size, 3):
+            raise DataError(
+                f"expected pixels (N, {size}, {size}, 3) uint8; found {pixels.shape} {pixels.dtype}",
+                "Make them with `Classifier.prepare`, or pass images to `Classifier.predict`.",
+            )
+
+
+def find_model(model: str | Path) -> Path:
+    """The folder that holds the `model.json` of a shipped model's name, an export, a run, or that file itself.
+
+    Raises:
+        CheckpointError: where there is none.
+    """
+    shipped = sorted(path.parent.name for path in ASSETS.glob(f"*/{MODEL_FILE}"))
+    if str(model) in shipped:
+        return ASSETS / str(model)
+    path = Path(model)
+    if path.name == MODEL_FILE:
+        path = path.parent
+    for folder in (path, path / "export"):
+        if (folder / MODEL_FILE).is_file():
+            return folder
+    raise CheckpointError(
+        f"no model at {model}: expected an exported model's folder, a run with one, or the name of a shipped model "
+        f"({', '.join(shipped) or 'this installation has none'})",
+        "Make one with `lentigo export RUN` and pass RUN, or the folder that it wrote.",
+    )
+
+
+def decide(logits: NDArray[np.float32], calibration: Calibration | None) -> Decisions:
+    """`Calibration.decide`, or the plain softmax with empty sets and nothing else where there is no calibration."""
+    if calibration is not None:
+        return calibration.decide(logits)
+    nobody = np.zeros(logits.shape, dtype=np.bool_)
+    return Decisions(probs=softmax(logits), sets={"class_conditional": nobody}, accepted={}, positive={})
+
+
+def image_views(pixels: Pixels, count: int) -> Iterator[Pixels]:
+    """Squares (N, S, S, 3), then mirrored, upside down and both, then all of these with rows and columns swapped.
+
+    The views of `lentigo.training.inference`, in the same order.
+    """
+    for number in range(count):
+        axes = tuple(axis for bit, axis in ((1, 2), (2, 1)) if number & bit)
+        view = np.flip(pixels, axes) if axes else pixels
+        yield view.swapaxes(1, 2) if number & 4 else view
+
+
+def _default_variant(spec: ExportedModel) -> VariantName:
+    return "fp32" if "fp32" in spec.variants else next(iter(spec.variants))
+
+
+def _read_calibration(spec: ExportedModel, folder: Path, variant: VariantName, views: int) -> Calibration | None:
+    values = spec.variants[variant].calibrations.get(str(views))
+    try:
+        return None if values is None else Calibration.model_validate(values)
+    except ValidationError as error:
+        places = [".".join(str(part) for part in problem["loc"]) for problem in error.errors()]
+        raise CheckpointError(
+            f"the calibration of {variant} in {folder / MODEL_FILE} cannot be read: {first_five(places)}",
+            "Export the run again, or update Lentigo if a newer version wrote it.",
+        ) from None
+
+
+def _reason(rule: AbstainRule, confidence: float, size: int) -> str:
+    if rule.limit is None:
+        return f"no rule for abstaining could be found on val: {rule.reason}"
+    if rule.kind == "confidence":
+        return f"confidence {confidence:.3f} is below {rule.limit:.3f}"
+    return f"{size} classes in the set; 1 to {rule.limit:.0f} are accepted"

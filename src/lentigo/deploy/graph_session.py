@@ -1,0 +1,81 @@
+"""An exported graph, ready to run: the only place that knows onnxruntime."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lentigo.core.errors import CheckpointError
+from lentigo.deploy.exported import FEATURE_MAP_NAME, INPUT_NAME, LOGITS_NAME
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+CHUNK_IMAGES = 4
+"""Images that pass through the graph at once. More are no faster (a core's cache is full) and take ten times the memory
+at 32: onnxruntime keeps what the largest chunk took. Giving it back after each doubles the time of large chunks."""
+_ERRORS_ONLY = 3
+
+
+@dataclass(frozen=True, slots=True)
+class GraphSession:
+    """Any number of threads may run it at once, on pixels (N, S, S, 3) uint8; the memory is the same for any N > 0."""
+
+    session: InferenceSession
+
+    @classmethod
+    def open(cls, graph: bytes, name: str, *, threads: int | None = None) -> GraphSession:
+        """Build a session on the CPU from the bytes of an ONNX file; `threads` None: all cores of this process.
+
+        Raises:
+            CheckpointError: where the bytes are no graph with the inputs and outputs of `lentigo.deploy.exported`.
+        """
+        import onnxruntime  # 0.1 s, which commands that load no model need not wait for
+
+        options = onnxruntime.SessionOptions()
+        # Not left to onnxruntime: it counts the machine's cores, and pins threads to some that a container lacks.
+        options.intra_op_num_threads = usable_cores() if threads is None else threads
+        options.inter_op_num_threads = 1
+        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+        # Idle threads would spin on the cores that decode the next images.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = _ERRORS_ONLY
+        try:
+            session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's own exceptions have no common base
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise CheckpointError(f"{name} cannot be loaded by onnxruntime: {reason}", _AGAIN) from None
+        inputs, outputs = ({one.name for one in found} for found in (session.get_inputs(), session.get_outputs()))
+        if inputs != {INPUT_NAME} or not {LOGITS_NAME, FEATURE_MAP_NAME} <= outputs:
+            raise CheckpointError(
+                f"{name}: expected the input {INPUT_NAME} and the outputs {LOGITS_NAME} and {FEATURE_MAP_NAME}; "
+                f"found {', '.join(sorted(inputs))} and {', '.join(sorted(outputs))}",
+                _AGAIN,
+            )
+        return cls(session)
+
+    def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(N, 7), of one view."""
+        return self._run(LOGITS_NAME, pixels)
+
+    def feature_maps(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(N, D, H, W)."""
+        return self._run(FEATURE_MAP_NAME, pixels)
+
+    def _run(self, output: str, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        chunks = (pixels[start : start + CHUNK_IMAGES] for start in range(0, len(pixels), CHUNK_IMAGES))
+        return np.concatenate(
+            [self.session.run([output], {INPUT_NAME: np.ascontiguousarray(chunk)})[0] for chunk in chunks]
+        )
+
+
+_AGAIN = "Export the run again with `lentigo export RUN`."
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

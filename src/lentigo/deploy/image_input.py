@@ -1,0 +1,68 @@
+"""Every kind of image that the runtime takes -> an upright RGB picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from lentigo.core.errors import DataError
+from lentigo.data.images import MAX_IMAGE_PIXELS, decode_bytes, load_image
+from lentigo.data.srgb import to_srgb
+
+ImageInput = str | Path | bytes | Image.Image | NDArray[np.uint8]
+"""A path, the bytes of an image file, a Pillow image, or an array (H, W), (H, W, 3) or (H, W, 4) uint8, 0..255."""
+
+_ARRAY_SHAPES = "(H, W), (H, W, 3) or (H, W, 4)"
+
+
+def default_name(image: ImageInput, number: int) -> str:
+    """What messages and results call an image: its path, or `image-3` for the third of those without."""
+    return str(image) if isinstance(image, str | Path) else f"image-{number}"
+
+
+def read_image(image: ImageInput, name: str) -> Image.Image:
+    """The picture in mode RGB, treated as a file with the same content is; `name` is what messages call it.
+
+    Raises:
+        DataError: a file that cannot be read, or an object that is no image.
+        MissingExtraError: a DICOM or HEIC file without the package that reads it.
+    """
+    if isinstance(image, str | Path):
+        return load_image(Path(image))
+    if isinstance(image, bytes):
+        return decode_bytes(image, name)
+    if isinstance(image, np.ndarray):
+        image = _from_array(image, name)
+    if not isinstance(image, Image.Image):
+        raise DataError(
+            f"{name}: expected a path, bytes, a Pillow image or an array; found {type(image).__name__}",
+            "Pass one of these, or a list of them.",
+        )
+    if not 0 < image.width * image.height <= MAX_IMAGE_PIXELS:
+        raise DataError(
+            f"{name}: expected 1 to {MAX_IMAGE_PIXELS // 1_000_000} million pixels; found {image.width} x "
+            f"{image.height}",
+            "Crop or shrink the image first.",
+        )
+    try:
+        image.load()  # `Image.open` puts off decoding
+    except Exception as error:  # on damaged files Pillow raises anything from OSError to struct.error
+        raise DataError(f"{name} is truncated or damaged: {error}", "Copy or download the file again.") from None
+    return to_srgb(image, name)
+
+
+def _from_array(array: NDArray[np.uint8], name: str) -> Image.Image:
+    if array.dtype != np.uint8:
+        raise DataError(
+            f"{name}: expected an array of uint8, 0..255; found {array.dtype}",
+            "Scale it to 0..255 and convert it with .astype(numpy.uint8).",
+        )
+    if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))) or 0 in array.shape:
+        raise DataError(
+            f"{name}: expected an array {_ARRAY_SHAPES}; found {array.shape}",
+            "Put the channels last and pass one array an image, or a list of arrays.",
+        )
+    return Image.fromarray(np.ascontiguousarray(array))
