@@ -22,6 +22,8 @@ EXTRAS = {
         "psutil",
     ),
     "timm": ("timm",),
+    "heic": ("pillow_heif",),
+    "serve": ("fastapi", "uvicorn", "python_multipart"),
     "dicom": ("pydicom",),
 }
 

@@ -6,6 +6,7 @@ import contextlib
 import io
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from PIL import Image, ImageCms, ImageFile
 from lentigo.core.errors import DataError, MissingExtraError
 from lentigo.data import containers
 from lentigo.data.catalog import Row
-from lentigo.data.images import MAX_IMAGE_PIXELS, decode_bytes, image_size, load_image, read_bytes
+from lentigo.data.images import MAX_IMAGE_PIXELS, count_frames, decode_bytes, image_size, load_image, read_bytes
 
 # Pillow warns about the broken files that these tests make.
 pytestmark = [
@@ -332,65 +333,96 @@ def test_dicom_without_pydicom(monkeypatch: pytest.MonkeyPatch) -> None:
         decode_bytes(b"\0" * 128 + b"DICM" + b"\0" * 64, "image.dcm")
 
 
-def dicom_bytes(frames: np.ndarray, colour: str, bits: int, **tags: object) -> bytes:
-    """frames: (F, H, W) or (F, H, W, 3), unsigned."""
-    pydicom = pytest.importorskip("pydicom", reason="needs the extra `dicom`")
-    dataset = pydicom.Dataset()
-    dataset.file_meta = pydicom.dataset.FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-    dataset.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.77.1.4"
-    dataset.file_meta.MediaStorageSOPInstanceUID = "1.2.3.4"
-    dataset.NumberOfFrames = len(frames)
-    dataset.Rows, dataset.Columns = frames.shape[1:3]
-    dataset.SamplesPerPixel = 3 if frames.ndim == 4 else 1
-    if frames.ndim == 4:
-        dataset.PlanarConfiguration = 0
-    dataset.PhotometricInterpretation = colour
-    dataset.BitsAllocated = frames.dtype.itemsize * 8
-    dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = bits, bits - 1, 0
-    for name, value in tags.items():
-        setattr(dataset, name, value)
-    dataset.add_new(0x7FE00010, "OW" if frames.dtype.itemsize == 2 else "OB", frames.tobytes())
+def heic(image: Image.Image, **options: object) -> bytes:
+    """One picture, or with `append` several."""
+    pillow_heif = pytest.importorskip("pillow_heif", reason="needs the extra `heic`")
+    append = options.pop("append", [])
+    file = pillow_heif.from_pillow(image)
+    for other in append:
+        file.add_from_pillow(other)
     buffer = io.BytesIO()
-    pydicom.dcmwrite(buffer, dataset, enforce_file_format=True)
+    file.save(buffer, **options)
     return buffer.getvalue()
 
 
-def test_dicom_colour_first_frame(tmp_path: Path) -> None:
-    frames = np.stack([np.asarray(picture()), np.zeros((40, 60, 3), dtype=np.uint8)])
-    path = tmp_path / "a.dcm"
-    path.write_bytes(dicom_bytes(frames, "RGB", 8))
-    assert largest_difference(load_image(path), picture()) == 0
-    assert image_size(path) == (60, 40)
-    white = dicom_bytes(np.full((1, 4, 4, 3), (255, 128, 128), dtype=np.uint8), "YBR_FULL", 8)
-    assert decode_bytes(white, "ybr.dcm").getpixel((0, 0)) == (255, 255, 255)
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["heic", "avif"])
+def test_turned_heic_and_avif_are_turned_once(kind: str, orientation: int, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / f"turned.{kind}"
+    if kind == "heic":
+        pytest.importorskip("pillow_heif", reason="needs the extra `heic`").register_heif_opener()  # for writing
+    path.write_bytes(encoded(picture(), {"heic": "HEIF", "avif": "AVIF"}[kind], exif=exif.tobytes(), quality=95))
+    upright = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_270,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_90,
+    }
+    expected = picture().transpose(upright[orientation]) if orientation > 1 else picture()
+    found = load_image(path)
+    assert (found.mode, found.size) == ("RGB", expected.size)
+    assert image_size(path) == expected.size
+    assert np.abs(np.asarray(found, dtype=int) - np.asarray(expected, dtype=int)).mean() < 6
 
 
-def test_dicom_gray_windows() -> None:
-    values = np.array([[[0, 1000, 2000, 4095]]], dtype=np.uint16)
-
-    def decoded(colour: str, **tags: object) -> list[int]:
-        return np.asarray(decode_bytes(dicom_bytes(values, colour, 12, **tags), "g.dcm"))[0, :, 0].tolist()
-
-    assert decoded("MONOCHROME2") == [0, 62, 125, 255]
-    assert decoded("MONOCHROME1") == [255, 193, 130, 0]
-    assert decoded("MONOCHROME2", WindowCenter=1000.5, WindowWidth=2001) == [0, 128, 255, 255]
-    assert (
-        decoded(
-            "MONOCHROME2",
-            WindowCenter=[500.5, 1],
-            WindowWidth=[1001, 2],
-            RescaleSlope=0.5,
-            RescaleIntercept=0,
-        )[1]
-        == 128
-    )
+@pytest.mark.parametrize("kind", ["heic", "avif"])
+def test_profiles_of_heic_and_avif_are_applied(kind: str) -> None:
+    red = Image.new("RGB", (16, 16), (255, 0, 0))
+    options = {"icc_profile": swapped_profile()}
+    if kind == "heic":
+        red.info |= options
+        data = heic(red, quality=95)
+    else:
+        data = encoded(red, "AVIF", quality=95, **options)
+    pixel = decode_bytes(data, "swapped").getpixel((8, 8))
+    assert pixel[1] > 230 > 40 > pixel[0]
 
 
-def test_dicom_damage() -> None:
-    data = dicom_bytes(np.asarray(picture())[None], "RGB", 8)
-    for length in (140, 300, len(data) - 500):
-        with pytest.raises(DataError, match="DICOM"):
-            decode_bytes(data[:length], "cut.dcm")
-    with pytest.raises(DataError, match="PALETTE"):
-        decode_bytes(dicom_bytes(np.zeros((1, 4, 4), dtype=np.uint8), "PALETTE COLOR", 8), "p.dcm")
+def test_heic_burst_gives_its_primary_picture() -> None:
+    red, blue = (Image.new("RGB", (64, 64), color) for color in ("red", "blue"))
+    pixel = decode_bytes(heic(red, append=[blue]), "burst.heic").getpixel((32, 32))
+    assert pixel[0] > 200 > 60 > pixel[2]
+
+
+def test_heic_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = heic(picture())
+    monkeypatch.setitem(__import__("sys").modules, "pillow_heif", None)
+    with pytest.raises(MissingExtraError, match="pillow-heif") as caught:
+        decode_bytes(data, "photo.heic")
+    assert "[heic]" in caught.value.remedy
+
+
+@pytest.mark.parametrize(("kind", "data"), [("heic", heic), ("avif", lambda image: encoded(image, "AVIF"))])
+def test_cut_heic_and_avif_are_refused(kind: str, data: Callable[[Image.Image], bytes]) -> None:
+    whole = data(picture(120, 90))
+    for length in range(16, len(whole), max(1, len(whole) // 60)):
+        with pytest.raises(DataError):
+            decode_bytes(whole[:length], f"cut.{kind}")
+
+
+def test_videos_are_named() -> None:
+    with pytest.raises(DataError, match="video"):
+        decode_bytes(b"\0\0\0\x18ftypisom\0\0\2\0isommp42" + bytes(64), "clip.mp4")
+
+
+def test_one_frame_but_for_dicom() -> None:
+    frames = [Image.new("RGB", (8, 8), color) for color in ("red", "blue")]
+    data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    stream = io.BytesIO(data)
+    assert count_frames(stream, "a.gif") == 1
+    assert stream.tell() == 0
+    with pytest.raises(DataError, match="no frame 1"):
+        decode_bytes(data, "a.gif", frame=1)
+
+
+@pytest.mark.parametrize("member", ["frame:", "frame:-1", "frame:x", "frame:1", "frame:99999999999"])
+def test_frames_that_do_not_exist(member: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(encoded(picture(), "PNG"))
+    with pytest.raises(DataError):
+        load_image(path, member)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -389,10 +388,8 @@ def ham10000() -> Path:
 
 
 @pytest.mark.real_data
-def test_ham10000_loads_fast_and_whole(ham10000: Path) -> None:
-    started = time.perf_counter()
+def test_ham10000_loads_whole(ham10000: Path) -> None:
     catalog = load_catalog(ham10000 / "ham10000.csv")
-    assert time.perf_counter() - started < 1.0
     assert len(catalog) == 10015
     assert len({row.lesion_id for row in catalog}) == 7470
     primary = catalog.filter(lambda row: row.primary)

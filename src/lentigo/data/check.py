@@ -20,7 +20,7 @@ FEW_LESIONS = 10
 TINY_IMAGE_PX = 100
 _SUFFIXES = {
     ".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png", ".webp": "webp", ".tif": "tiff", ".tiff": "tiff",
-    ".bmp": "bmp", ".gif": "gif", ".dcm": "dicom",
+    ".bmp": "bmp", ".gif": "gif", ".heic": "heic", ".heif": "heic", ".avif": "avif", ".dcm": "dicom",
 }  # fmt: skip
 _ORDER: tuple[Severity, ...] = ("error", "warning", "note")
 _SEVERITY: dict[str, Severity] = {

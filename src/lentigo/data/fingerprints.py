@@ -14,11 +14,14 @@ from PIL import Image
 
 from lentigo.core.errors import DataError, LentigoError
 from lentigo.data.catalog import Row
+from lentigo.data.heic import media_kind
 from lentigo.data.images import MAX_IMAGE_PIXELS, decode_bytes, read_bytes
+from lentigo.data.wholeness import find_damage
 
 THUMBNAIL_PX = 96
 """Side of the thumbnail: a centre crop of 0.7 still fills the 64 px that registration needs."""
 _BATCH = 256
+_HEAD_BYTES = 132
 _GRAY_TOLERANCE = 6
 """JPEG's chroma rounding moves the channels of a gray picture apart by up to this many of 255 levels."""
 _EXIF_ORIENTATION = 0x0112
@@ -67,7 +70,7 @@ def fingerprint(
 
 
 def file_kind(data: bytes) -> str:
-    """The format by the first bytes: jpeg, png, webp, tiff, bmp, gif, dicom or pnm, or empty."""
+    """The format by the first bytes: jpeg, png, webp, tiff, bmp, gif, heic, avif, dicom or pnm, or empty."""
     if data.startswith(b"\xff\xd8\xff"):
         return "jpeg"
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -82,6 +85,8 @@ def file_kind(data: bytes) -> str:
         return "bmp"
     if data[:2] in (b"P5", b"P6"):
         return "pnm"
+    if (media := media_kind(data[:_HEAD_BYTES])) in ("heic", "avif"):
+        return media
     return "dicom" if data[128:132] == b"DICM" else ""
 
 
@@ -113,7 +118,7 @@ def _draft(data: bytes) -> tuple[Image.Image, tuple[int, int]] | None:
         image = Image.open(io.BytesIO(data), formats=("JPEG",))
         size = image.size
         plain = image.mode in ("RGB", "L") and image.getexif().get(_EXIF_ORIENTATION, 1) == 1
-        if not plain or size[0] * size[1] > MAX_IMAGE_PIXELS:
+        if not plain or size[0] * size[1] > MAX_IMAGE_PIXELS or find_damage(io.BytesIO(data)):
             return None
         image.draft("RGB", (THUMBNAIL_PX, THUMBNAIL_PX))
         return image.convert("RGB"), size
