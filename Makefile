@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint install clean
+.PHONY: demo test lint install clean web
 
 demo: $(VENV)/.installed-train
 	rm -rf demo
@@ -31,6 +31,10 @@ $(VENV)/.installed-train: $(BIN)/python pyproject.toml
 $(VENV)/.installed-dev: $(VENV)/.installed-train
 	$(BIN)/pip install --quiet -e ".[dev]"
 	touch $@
+
+# The runtime that runs models in the browser; built wheels carry it.
+web: $(VENV)/.installed-train
+	$(BIN)/python tools/vendor_web.py
 
 clean:
 	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,77 @@
+"""The page as a folder of plain files: any web server can serve it, and nothing runs there.
+
+    build_static(Path("runs/my-run/export"), Path("site"))
+
+Everything happens in the visitor's browser. The folder holds the page, the runtime for WebAssembly and the one variant
+of the model that the page runs.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from lentigo.core.errors import ConfigError
+from lentigo.deploy.exported import ExportedModel
+
+WEB = Path(__file__).parent / "web"
+PAGE_FILES = (
+    "app.js",
+    "card.js",
+    "decide.js",
+    "decode.js",
+    "engine.js",
+    "export.js",
+    "facts.js",
+    "heatmap.js",
+    "icon-maskable.svg",
+    "icon.svg",
+    "index.html",
+    "manifest.webmanifest",
+    "model.js",
+    "preprocess.js",
+    "quality.js",
+    "service-worker.js",
+    "style.css",
+    "wording.js",
+    "worker.js",
+)
+"""What the page consists of; the other files of its folder belong to the service."""
+RUNTIME_FILES = ("LICENCE.txt", "ort-wasm-simd-threaded.wasm", "ort.wasm.bundle.min.mjs")
+"""The runtime, in the folder `vendor` of the page; not in the repository, but in the wheel."""
+MODEL_FOLDER = "model"
+
+
+def build_static(model_folder: Path, out: Path) -> Path:
+    """Write page, runtime and model to the folder `out`, which must be new or empty.
+
+    Raises:
+        ConfigError: where `out` has content, or this installation lacks the runtime.
+        CheckpointError: where the model is missing or damaged.
+    """
+    spec = ExportedModel.load(model_folder)
+    name = "fp32" if "fp32" in spec.variants else next(iter(spec.variants))  # chooseVariant in decide.js
+    graph = spec.read_graph(model_folder, name)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(f"{out} already exists", "Choose a new folder, or empty it first.")
+    missing = [file for file in RUNTIME_FILES if not (WEB / "vendor" / file).is_file()]
+    if missing:
+        raise ConfigError(
+            f"this installation lacks the browser's runtime: no {missing[0]} in {WEB / 'vendor'}",
+            "Install the wheel, or run `make web` in the checkout.",
+        )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
+        site = Path(temporary) / "site"
+        for file in (*PAGE_FILES, *(f"vendor/{file}" for file in RUNTIME_FILES)):
+            (site / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(WEB / file, site / file)
+        (site / MODEL_FOLDER).mkdir()
+        (site / MODEL_FOLDER / spec.variants[name].file).write_bytes(graph)
+        spec.model_copy(update={"variants": {name: spec.variants[name]}}).save(site / MODEL_FOLDER)
+        if out.exists():
+            out.rmdir()
+        os.replace(site, out)
+    return out

@@ -1,0 +1,83 @@
+// What was fitted on val, applied to new logits: lentigo.deploy.classifier.decide in the browser.
+
+import { CLASSES, QUESTIONS } from "./facts.js";
+
+const VIEWS = 1;
+
+/** The variant that the page runs: fp32 where the export has it. */
+export function chooseVariant(spec) {
+  return "fp32" in spec.variants ? "fp32" : Object.keys(spec.variants)[0];
+}
+
+/** What was fitted for a variant and number of views, or null. */
+export function findCalibration(spec, variant, views) {
+  return spec.variants[variant]?.calibrations[String(views)] ?? null;
+}
+
+/** softmax(logits / temperature). */
+export function softmax(logits, temperature = 1) {
+  const scaled = Array.from(logits, (logit) => logit / temperature);
+  const highest = Math.max(...scaled);
+  const exponentials = scaled.map((value) => Math.exp(value - highest));
+  const sum = total(exponentials);
+  return exponentials.map((value) => value / sum);
+}
+
+/** One image's answer, with the keys of `Prediction.as_dict`. */
+export function decide({ name, logits, flags, spec, variant }) {
+  const calibration = findCalibration(spec, variant, VIEWS);
+  const probs = softmax(logits, calibration?.temperature);
+  const answer = probs.indexOf(Math.max(...probs));
+  const risks = Object.fromEntries(
+    Object.entries(QUESTIONS).map(([question, labels]) => [question, total(labels.map((label) => probs[label]))]),
+  );
+  const thresholds = calibration?.sets.class_conditional.thresholds;
+  const set = thresholds ? codes().filter((_, label) => probs[label] >= thresholds[label]) : [];
+  const doubts = calibration ? doubtsOf(calibration, probs[answer], set.length) : [`not calibrated for ${variant} with 1 view`];
+  const reasons = [...doubts, ...flags.map((flag) => `quality of the picture: ${flag}`)];
+  const points = (calibration?.operating_points ?? []).filter((point) => point.threshold !== null);
+  return {
+    name,
+    label: CLASSES[answer].code,
+    confidence: probs[answer],
+    probs: Object.fromEntries(CLASSES.map(({ code }, label) => [code, probs[label]])),
+    malignant_risk: risks.malignant,
+    melanoma_risk: risks.melanoma,
+    operating_points: Object.fromEntries(points.map((point) => [pointName(point), risks[point.question] >= point.threshold])),
+    conformal_set: set,
+    abstain: calibration ? reasons.length > 0 : flags.length > 0 || null,
+    abstain_reasons: reasons,
+    quality_flags: [...flags],
+    logits: Array.from(logits),
+    model: spec.name,
+    variant,
+    views: VIEWS,
+  };
+}
+
+/** The key of a frozen threshold: `malignant_specificity_90`. */
+export function pointName({ question, goal, level }) {
+  return `${question}_${goal}_${Math.round(level * 100)}`;
+}
+
+/** The rule by confidence, or the one by the size of the set where no limit of confidence kept the promise on val. */
+export function abstainRule({ rules }) {
+  return rules.confidence.limit === null ? rules.set_size : rules.confidence;
+}
+
+function doubtsOf(calibration, confidence, size) {
+  const rule = abstainRule(calibration);
+  if (rule.limit === null) return [`no rule for abstaining could be found on val: ${rule.reason}`];
+  if (rule.kind === "confidence") {
+    return confidence >= rule.limit ? [] : [`confidence ${confidence.toFixed(3)} is below ${rule.limit.toFixed(3)}`];
+  }
+  return size >= 1 && size <= rule.limit ? [] : [`${size} classes in the set; 1 to ${rule.limit.toFixed(0)} are accepted`];
+}
+
+function codes() {
+  return CLASSES.map(({ code }) => code);
+}
+
+function total(values) {
+  return values.reduce((sum, value) => sum + value, 0);
+}

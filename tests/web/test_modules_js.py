@@ -1,0 +1,233 @@
+"""The page's other modules against the Python that they repeat."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFilter
+
+from lentigo.core.taxonomy import CLASS_CODES, CLASSES
+from lentigo.data.quality import LIMITS, check_quality
+from lentigo.data.synthetic import write_synthetic
+from lentigo.deploy.activation_map import activation_maps, overlay
+from lentigo.deploy.classifier import Classifier
+from lentigo.deploy.static_site import PAGE_FILES, RUNTIME_FILES
+
+if TYPE_CHECKING:
+    from tests.web.conftest import Node
+
+TOOLS = Path(__file__).parents[2] / "tools"
+
+
+@pytest.fixture(scope="module")
+def drawings(tmp_path_factory: pytest.TempPathFactory) -> list[Image.Image]:
+    """Drawn lesions of several sizes, then each spoilt in one way."""
+    table = write_synthetic(tmp_path_factory.mktemp("drawn"), num_images=3, size_px=160, seed=2)
+    paths = sorted(path for path in table.parent.rglob("*") if path.suffix in (".jpg", ".png"))
+    first, *others = (Image.open(path).convert("RGB") for path in paths)
+    spoilt = [
+        first.filter(ImageFilter.GaussianBlur(9)),
+        first.point(lambda level: level // 6),
+        first.point(lambda level: min(255, level + 150)),
+        first.convert("L").convert("RGB"),
+        first.resize((90, 400)),
+        Image.new("RGB", (130, 130), (200, 150, 140)),
+        Image.merge("RGB", first.split()[::-1]),
+        Image.fromarray(np.random.default_rng(1).integers(0, 256, (200, 300, 3), dtype=np.uint8)),
+    ]
+    return [first, *others, *spoilt]
+
+
+def test_quality_is_that_of_python(node: Node, drawings: list[Image.Image]) -> None:
+    found = node.call("quality.js", [["measureQuality", node.image(np.asarray(one))] for one in drawings])
+    flags = node.call("quality.js", [["qualityFlags", values] for values in found])
+    texts = node.call("quality.js", [["qualityText", *item] for values in found for item in values.items()])
+    expected = [check_quality(image) for image in drawings]
+    for quality, values, names in zip(expected, found, flags, strict=True):
+        for check in quality.checks:
+            value = values.pop(check.name)
+            assert value == (None if check.value is None else pytest.approx(check.value, rel=1e-5, abs=1e-6)), check
+        assert not values
+        assert tuple(names) == quality.flags
+    assert [text for text in texts if text] == [text for quality in expected for text in quality.texts]
+    flagged = {name for names in flags for name in names}
+    assert len(flagged) > len(LIMITS) / 2, "the pictures must make most checks speak"
+
+
+def decisions(node: Node, classifier: Classifier, logits: np.ndarray, flags: list[tuple[str, ...]]) -> list[Any]:
+    """What decide.js makes of logits (N, 7)."""
+    spec = classifier.spec.model_dump(mode="json")
+    calls = [
+        ["decide", {"name": f"{i}", "logits": row.tolist(), "flags": flags[i], "spec": spec, "variant": "fp32"}]
+        for i, row in enumerate(logits)
+    ]
+    return node.call("decide.js", calls)
+
+
+@pytest.mark.parametrize("model", ["tiny_model", "tiny_gray_model"])
+def test_decisions_are_those_of_python(node: Node, request: pytest.FixtureRequest, model: str) -> None:
+    classifier = Classifier.load(request.getfixturevalue(model))
+    logits = np.random.default_rng(0).normal(scale=2.0, size=(60, 7)).astype(np.float32)
+    flags: list[tuple[str, ...]] = [("blur", "contrast") if i % 9 == 0 else () for i in range(len(logits))]
+    expected = [one.as_dict() for one in classifier.decide([str(i) for i in range(len(logits))], logits, flags)]
+    found = decisions(node, classifier, logits, flags)
+    for ours, theirs in zip(found, expected, strict=True):
+        numbers = {key for key, value in theirs.items() if isinstance(value, float)} | {"probs", "logits"}
+        assert list(ours) == list(theirs)
+        for key in theirs:
+            assert ours[key] == (pytest.approx(theirs[key], abs=1e-12) if key in numbers else theirs[key]), key
+    assert len({one["abstain"] for one in expected}) == 2
+
+
+def with_rules(classifier: Classifier, **limits: float | None) -> Classifier:
+    """The classifier with other limits of its abstain rules."""
+    assert classifier.calibration is not None
+    rules = {
+        kind: rule.model_copy(update={"limit": limits[kind], "reason": "no limit accepts 28 lesions"})
+        for kind, rule in classifier.calibration.rules.items()
+    }
+    calibration = classifier.calibration.model_copy(update={"rules": rules})
+    variant = classifier.spec.variants["fp32"].model_copy(
+        update={"calibrations": {"1": calibration.model_dump(mode="json")}}
+    )
+    spec = classifier.spec.model_copy(update={"variants": {"fp32": variant}})
+    return Classifier(spec, classifier.session, "fp32", 1, calibration)
+
+
+@pytest.mark.parametrize("limits", [{"confidence": None, "set_size": 2}, {"confidence": None, "set_size": None}])
+def test_rules_without_a_confidence_limit(node: Node, tiny_model: Path, limits: dict[str, float | None]) -> None:
+    classifier = with_rules(Classifier.load(tiny_model), **limits)
+    logits = np.random.default_rng(3).normal(scale=2.0, size=(40, 7)).astype(np.float32)
+    flags: list[tuple[str, ...]] = [()] * len(logits)
+    expected = classifier.decide([""] * len(logits), logits, flags)
+    found = decisions(node, classifier, logits, flags)
+    assert [one["abstain_reasons"] for one in found] == [list(one.abstain_reasons) for one in expected]
+    assert [one["abstain"] for one in found] == [one.abstain for one in expected]
+
+
+def test_heat_is_that_of_python(node: Node, tiny_model: Path) -> None:
+    classifier = Classifier.load(tiny_model)
+    side = classifier.spec.preprocess.input_size_px
+    pixels = np.random.default_rng(4).integers(0, 256, (1, side, side, 3), dtype=np.uint8)
+    (turned,) = node.call("heatmap.js", [["turnSquare", node.array(pixels[0])]])
+    back = node.values(turned).reshape(pixels.shape)
+    assert (back == pixels[:, ::-1, ::-1]).all()
+    features, features_back = classifier.feature_maps(pixels), classifier.feature_maps(back)
+    for label, code in enumerate(CLASS_CODES):
+        expected = activation_maps(classifier, pixels, [code])[0]
+        weights = list(classifier.spec.head_weight[label])
+        call = ["activationMap", node.array(features[0]), node.array(features_back[0]), weights]
+        heat = node.values(node.call("heatmap.js", [call])[0]).reshape(expected.shape)
+        np.testing.assert_allclose(heat, expected, atol=1e-5)
+
+
+def test_heat_looks_like_that_of_python(node: Node) -> None:
+    """The layer at the opacity of Python's overlay gives the same picture."""
+    from lentigo.deploy.activation_map import OPACITY
+
+    heat = np.random.default_rng(5).random((7, 5)).astype(np.float32)
+    (stretched,) = node.call("heatmap.js", [["stretchHeat", node.array(heat), 5, 7, 64]])
+    (painted,) = node.call("heatmap.js", [["paintHeat", stretched]])
+    layer = node.values(painted).reshape(64, 64, 4).astype(float)
+    alpha = OPACITY * layer[..., 3:] / 255
+    expected = np.asarray(overlay(Image.new("RGB", (64, 64), (200, 150, 140)), heat))
+    mixed = alpha * layer[..., :3] + (1 - alpha) * np.array([200, 150, 140])
+    assert np.abs(mixed - expected).max() <= 2
+
+
+def test_no_evidence_gives_an_empty_map(node: Node) -> None:
+    zeros = node.array(np.zeros(8, dtype=np.float32))
+    (heat,) = node.call("heatmap.js", [["activationMap", zeros, zeros, [1.0, -1.0]]])
+    assert not node.values(heat).any()
+
+
+ANSWER = {
+    "name": '=evil, "x".jpg',
+    "label": "mel",
+    "confidence": 0.5,
+    "probs": dict.fromkeys(CLASS_CODES, 1 / 7),
+    "malignant_risk": 0.6,
+    "melanoma_risk": 0.5,
+    "operating_points": {},
+    "conformal_set": ["mel", "nv"],
+    "abstain": None,
+    "abstain_reasons": ["a, b"],
+    "quality_flags": [],
+    "logits": [0.0] * 7,
+    "model": "tiny",
+    "variant": "fp32",
+    "views": 1,
+}
+
+
+def test_exports(node: Node) -> None:
+    text, table = node.call("export.js", [["toJson", [ANSWER]], ["toCsv", [ANSWER]]])
+    assert json.loads(text) == [ANSWER]
+    (row,) = csv.DictReader(io.StringIO(table))
+    assert row["name"] == "'" + ANSWER["name"], "a spreadsheet must not run it"
+    assert float(row["prob_mel"]) == ANSWER["probs"]["mel"]
+    assert (row["conformal_set"], row["abstain"], row["abstain_reasons"]) == ("mel;nv", "", "a, b")
+
+
+def test_words(node: Node, tiny_model: Path) -> None:
+    classifier = Classifier.load(tiny_model)
+    calibration = classifier.spec.variants["fp32"].calibrations["1"]
+    names = {one.code: one.name for one in CLASSES}
+    sets = [[], ["mel"], ["mel", "nv"], ["akiec", "mel", "nv"], list(CLASS_CODES)]
+    probs = {"nv": 0.6, "mel": 0.3, "akiec": 0.1} | dict.fromkeys(("bcc", "bkl", "df", "vasc"), 0.0)
+    calls = [["setWords", {"conformal_set": one, "probs": probs}, calibration] for one in sets]
+    none, single, two, three, everything = node.call("wording.js", calls)
+    assert none == "None of the seven kinds fits well."
+    assert single == f"Only {names['mel']} is left once unlikely kinds are ruled out."
+    assert two == f"Cannot tell between {names['nv']} and {names['mel']}."
+    assert three == f"Cannot tell between {names['nv']}, {names['mel']} and {names['akiec']}."
+    assert everything == "Cannot tell: none of the seven kinds can be ruled out."
+    shares = node.call("wording.js", [["percent", share] for share in (0.0, 0.004, 0.006, 0.5, 0.996, 1.0)])
+    assert shares == ["<1%", "<1%", "1%", "50%", ">99%", ">99%"]
+    point = next(one for one in calibration["operating_points"] if one["goal"] == "sensitivity")
+    key = f"malignant_sensitivity_{round(100 * point['level'])}"
+    above, below = node.call(
+        "wording.js", [["riskWords", {"operating_points": {key: called}}, calibration] for called in (True, False)]
+    )
+    assert above.startswith("Suspicious: at or above the line")
+    assert below.startswith("Below the line")
+    assert f"{point['detected']} of {point['n_positive']} malignant" in above
+
+
+@pytest.mark.parametrize("cut", [0.2, 0.6, 0.999])
+def test_cut_jpegs_are_seen(node: Node, cut: float) -> None:
+    """Also with a thumbnail in the header, which has an end of its own."""
+    noise = Image.fromarray(np.random.default_rng(6).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    thumbnail, stream = io.BytesIO(), io.BytesIO()
+    noise.resize((8, 8)).save(thumbnail, "JPEG")
+    noise.save(stream, "JPEG", exif=b"Exif\0\0" + thumbnail.getvalue())
+    whole = np.frombuffer(stream.getvalue(), dtype=np.uint8)
+    short = whole[: int(len(whole) * cut)]
+    found = node.call("decode.js", [["hasJpegEnd", node.array(one)] for one in (whole, short)])
+    assert found == [True, False]
+
+
+def test_facts_are_up_to_date(web: Path) -> None:
+    from importlib.util import module_from_spec, spec_from_file_location
+
+    specification = spec_from_file_location("web_facts", TOOLS / "web_facts.py")
+    assert specification is not None
+    assert specification.loader is not None
+    module = module_from_spec(specification)
+    specification.loader.exec_module(module)
+    assert (web / "facts.js").read_text(encoding="utf-8") == module.facts_script(), "run `python tools/web_facts.py`"
+
+
+def test_lists_of_files_agree(web: Path) -> None:
+    """What is built is what is kept for use without a network; licences and the keeper itself are not."""
+    kept = set(re.findall(r'^ {2}"\./(.*)",$', (web / "service-worker.js").read_text(encoding="utf-8"), re.MULTILINE))
+    built = {*PAGE_FILES, *(f"vendor/{file}" for file in RUNTIME_FILES), "model/model.json", ""}
+    assert kept == built - {"service-worker.js", "vendor/LICENCE.txt"}
+    assert all((web / file).is_file() for file in PAGE_FILES)

@@ -1,0 +1,334 @@
+"""The page in headless Chromium: what a visitor does, sees and is promised."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import json
+import re
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lentigo.core.taxonomy import CLASS_CODES, CLASSES
+from lentigo.data.synthetic import write_synthetic
+from lentigo.deploy.activation_map import activation_maps
+from lentigo.deploy.classifier import Classifier
+from lentigo.deploy.exported import NOTICE
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright in this environment")
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+    from tests.web.conftest import Site
+
+PATIENCE_MS = 60_000
+NAMES = {one.code: one.name for one in CLASSES}
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """A drawn lesion, others as a tall PNG, a gray JPEG, one with an EXIF turn, and one that is blurred away."""
+    folder = tmp_path_factory.mktemp("page images")
+    table = write_synthetic(folder / "drawn", num_images=2, size_px=200, seed=6)
+    first, second = (
+        Image.open(path).convert("RGB") for path in sorted(table.parent.rglob("*")) if path.suffix in (".jpg", ".png")
+    )
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    first.save(folder / "läsion 1.jpg", quality=92)
+    second.resize((123, 271)).save(folder / "tall.png")
+    first.convert("L").save(folder / "gray.jpg", quality=90)
+    second.crop((0, 0, 200, 120)).save(folder / "turned.jpg", exif=exif, quality=95)
+    first.resize((4, 4)).resize((150, 150)).save(folder / "blurred.png")
+    return [folder / name for name in ("läsion 1.jpg", "tall.png", "gray.jpg", "turned.jpg", "blurred.png")]
+
+
+@pytest.fixture
+def page(chromium: Browser) -> Iterator[Page]:
+    """An empty tab of a fresh profile, desktop size; fails the test for errors that the page does not catch."""
+    context = chromium.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
+    context.set_default_timeout(PATIENCE_MS)
+    tab = context.new_page()
+    problems: list[str] = []
+    tab.on("pageerror", lambda error: problems.append(str(error)))
+    tab.on("console", lambda line: problems.append(line.text) if "Content Security Policy" in line.text else None)
+    yield tab
+    context.close()
+    assert not problems
+
+
+def opened(page: Page, site: Site) -> Page:
+    """The page with its model loaded."""
+    page.goto(site.address)
+    sync_api.expect(page.locator("#status")).to_have_text("Ready.", timeout=PATIENCE_MS)
+    return page
+
+
+def judged(page: Page, paths: list[Path]) -> Page:
+    """The page with an answer, or a refusal, for each of these files."""
+    before = page.locator(".card").count()
+    page.set_input_files("#files", paths)
+    finished = page.locator(".judged:not([hidden]), .failed:not([hidden])")
+    sync_api.expect(finished).to_have_count(before + len(paths), timeout=PATIENCE_MS)
+    return page
+
+
+def saved_json(page: Page) -> list[dict[str, Any]]:
+    """What the page's button saves."""
+    with page.expect_download() as download:
+        page.click("#save-json")
+    answers: list[dict[str, Any]] = json.loads(download.value.path().read_text(encoding="utf-8"))
+    return answers
+
+
+def agrees(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    """All of an answer, numbers to what decoders may differ by."""
+    assert list(found) == list(expected)
+    for key, value in expected.items():
+        if key in ("name", "abstain_reasons"):
+            continue  # a browser knows no folders; reasons quote numbers
+        numeric = isinstance(value, float) or key in ("probs", "logits")
+        assert found[key] == (pytest.approx(value, abs=1e-3) if numeric else value), key
+
+
+def test_answers_are_those_of_python(page: Page, site: Site, images: list[Path]) -> None:
+    judged(opened(page, site), images)
+    assert page.evaluate("crossOriginIsolated"), "the headers must allow threads"
+    expected = Classifier.load(site.model).predict(images)
+    answers = saved_json(page)
+    for found, one, path in zip(answers, expected, images, strict=True):
+        assert found["name"] == path.name
+        agrees(found, one.as_dict())
+    assert {one.abstain for one in expected} == {True, False}
+    with page.expect_download() as download:
+        page.click("#save-csv")
+    rows = list(csv.DictReader(download.value.path().read_text(encoding="utf-8").splitlines()))
+    assert [float(row["prob_mel"]) for row in rows] == [one["probs"]["mel"] for one in answers]
+
+
+def test_a_card_says_it_in_words(page: Page, site: Site, images: list[Path]) -> None:
+    judged(opened(page, site), images)
+    for card, one in zip(page.locator(".card").all(), Classifier.load(site.model).predict(images), strict=True):
+        expected = "No answer" if one.abstain else NAMES[one.label]
+        assert card.locator(".verdict").inner_text() == expected
+        assert card.locator(".callout.quality").is_visible() == bool(one.quality_flags)
+        bars = card.locator(".bar").evaluate_all("bars => bars.map(bar => bar.dataset.code)")
+        assert bars == sorted(CLASS_CODES, key=lambda code: -one.probs[code])
+        assert NAMES[bars[0]] in card.locator(".bar").first.inner_text()
+    assert page.get_by_text(NOTICE).is_visible()
+
+
+def test_images_can_be_dropped_and_pasted(page: Page, site: Site, images: list[Path]) -> None:
+    opened(page, site)
+    content = base64.b64encode(images[0].read_bytes()).decode()
+    give = """([kind, content, name]) => {
+      const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
+      const transfer = new DataTransfer();
+      transfer.items.add(new File([bytes], name, { type: "image/jpeg" }));
+      const event = kind === "drop"
+        ? new DragEvent(kind, { dataTransfer: transfer, bubbles: true, cancelable: true })
+        : new ClipboardEvent(kind, { clipboardData: transfer, bubbles: true });
+      document.querySelector("#drop").dispatchEvent(event);
+    }"""
+    for kind in ("drop", "paste"):
+        page.evaluate(give, [kind, content, f"{kind}.jpg"])
+    sync_api.expect(page.locator(".judged:not([hidden])")).to_have_count(2, timeout=PATIENCE_MS)
+    first, second = saved_json(page)
+    assert (first["name"], second["name"]) == ("drop.jpg", "paste.jpg")
+    assert first["probs"] == second["probs"]
+
+
+def test_heat_map_lies_on_the_image(page: Page, site: Site, images: list[Path]) -> None:
+    judged(opened(page, site), images[:1])
+    layer = page.locator(".heat")
+    assert layer.is_hidden()
+    page.locator(".slider input").fill("65")
+    sync_api.expect(layer).to_have_css("opacity", "0.65")
+    photo, heat = page.locator(".photo").bounding_box(), layer.bounding_box()
+    assert heat == pytest.approx(photo, abs=1)
+    data = base64.b64decode(str(layer.get_attribute("src")).partition(",")[2])
+    target = images[0].with_name("heat.png")
+    target.write_bytes(data)
+    strength = np.asarray(Image.open(target).getchannel("A"), dtype=np.float32) / 255
+    classifier = Classifier.load(site.model)
+    pixels = classifier.prepare(images[0]).pixels[None]
+    expected = activation_maps(classifier, pixels, [classifier.predict(images[0])[0].label])[0]
+    stretched = np.asarray(Image.fromarray(expected).resize(strength.shape, Image.Resampling.BILINEAR))
+    assert np.abs(strength - stretched).max() < 0.02
+
+
+def test_files_that_are_no_images_get_plain_words(page: Page, site: Site, images: list[Path]) -> None:
+    folder = images[0].parent
+    broken = {
+        "empty.jpg": (b"", "empty"),
+        "text.png": (b"this is no picture", "cannot be read"),
+        "cut.jpg": (images[0].read_bytes()[:-2000], "cut off"),
+        "cut.png": (images[1].read_bytes()[:-2000], "cannot be read"),
+    }
+    for name, (content, _) in broken.items():
+        (folder / name).write_bytes(content)
+    judged(opened(page, site), [*(folder / name for name in broken), images[0]])
+    for card, (_, words) in zip(page.locator(".card").all()[:-1], broken.values(), strict=True):
+        text = card.locator(".failed").inner_text()
+        assert words in text
+        assert not re.search(r"Error|undefined|null|\bat\b.*:\d", text)
+    assert [one["name"] for one in saved_json(page)] == [images[0].name], "the others are judged all the same"
+
+
+def test_nothing_leaves_the_origin(page: Page, site: Site, images: list[Path]) -> None:
+    asked: list[tuple[str, str]] = []
+    page.context.on("request", lambda request: asked.append((request.method, request.url)))
+    judged(opened(page, site), images[:1])
+    page.locator(".slider input").fill("50")
+    saved_json(page)
+    own = urlsplit(site.address).netloc
+    assert len(asked) > 10
+    foreign = [url for _, url in asked if urlsplit(url).scheme not in ("blob", "data") and urlsplit(url).netloc != own]
+    assert not foreign
+    assert {method for method, _ in asked} == {"GET"}, "nothing is sent"
+
+
+def test_page_works_without_a_network_once_loaded(
+    page: Page, site_folder: Path, tiny_model: Path, images: list[Path], site_type: type[Site]
+) -> None:
+    own = site_type.serve(site_folder, tiny_model)
+    opened(page, own)
+    kept = "Promise.race([navigator.serviceWorker.ready, new Promise((_, reject) => setTimeout(reject, 60000))])"
+    page.evaluate(f"{kept}.then(() => true)")
+    own.stop()
+    page.reload()
+    sync_api.expect(page.locator("#status")).to_have_text("Ready.", timeout=PATIENCE_MS)
+    judged(page, images[:1])
+    agrees(saved_json(page)[0], Classifier.load(own.model).predict(images[0])[0].as_dict())
+
+
+def test_simple_hosts_without_headers_get_one_thread(
+    page: Page, site_folder: Path, tiny_model: Path, images: list[Path], site_type: type[Site]
+) -> None:
+    plain = site_type.serve(site_folder, tiny_model, bare=True)
+    judged(opened(page, plain), images[:1])
+    assert not page.evaluate("crossOriginIsolated")
+    agrees(saved_json(page)[0], Classifier.load(plain.model).predict(images[0])[0].as_dict())
+    plain.stop()
+
+
+def test_model_without_calibration_and_linear_head(
+    page: Page, tiny_gray_model: Path, images: list[Path], tmp_path: Path, site_type: type[Site]
+) -> None:
+    from lentigo.deploy.static_site import build_static
+
+    bare = site_type.serve(build_static(tiny_gray_model, tmp_path / "site"), tiny_gray_model)
+    judged(opened(page, bare), images)
+    expected = Classifier.load(tiny_gray_model).predict(images)
+    for found, one in zip(saved_json(page), expected, strict=True):
+        agrees(found, one.as_dict())
+    assert page.locator(".slider:visible").count() == 0
+    assert "Not calibrated" in page.locator(".card").first.inner_text()
+    bare.stop()
+
+
+@pytest.mark.parametrize("width", [390, 320])
+def test_phones_need_no_sideways_scrolling(page: Page, site: Site, images: list[Path], width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 844})
+    judged(opened(page, site), images)
+    for summary in page.locator(".points:not([hidden]) summary").all():
+        summary.click()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    beyond = """(width) => [...document.querySelectorAll("main *")]
+      .filter((one) => one.checkVisibility() && one.getBoundingClientRect().right > width + 1
+        && !one.closest(".hidden-input, .hidden-text")).map((one) => one.className)"""
+    assert page.evaluate(beyond, width) == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_accessibility(page: Page, site: Site, images: list[Path], scheme: str) -> None:
+    axe = pytest.importorskip("axe_playwright_python.base", reason="no axe in this environment")
+    page.emulate_media(color_scheme=scheme)
+    opened(page, site)
+    source = axe.AXE_FILE_PATH.read_text(encoding="utf-8")
+    page.evaluate(source)
+    for files in ([], images):
+        judged(page, files)
+        page.locator(".points:not([hidden]) summary").first.click() if files else None
+        found = page.evaluate("axe.run().then(({ violations, passes }) => ({ violations, passes }))")
+        assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in found["violations"]] == []
+        assert {"color-contrast", "label", "image-alt", "region"} <= {one["id"] for one in found["passes"]}
+
+
+def test_keyboard_alone_is_enough(page: Page, site: Site, images: list[Path]) -> None:
+    judged(opened(page, site), images[:2])
+    page.evaluate("document.activeElement.blur(); window.scrollTo(0, 0)")
+    page.locator("body").press("Tab")
+    reached = []
+    for _ in range(16):
+        focused = "(({ tagName, id, className, ariaLabel }) => id || ariaLabel || className || tagName)"
+        reached.append(page.evaluate(f"{focused}(document.activeElement)"))
+        page.keyboard.press("Tab")
+    for name in ("files", "save-json", "save-csv", "print", "clear", f"Remove {images[0].name}"):
+        assert name in reached, reached
+    assert reached[0] == "skip"
+    page.get_by_role("button", name=f"Remove {images[0].name}").press("Enter")
+    assert page.locator(".card").count() == 1
+    assert page.evaluate("document.activeElement.id") == "results"
+    page.locator("#clear").press("Enter")
+    assert page.locator("#results").is_hidden()
+    assert page.evaluate("document.activeElement.id") == "files"
+
+
+def test_answers_are_announced(page: Page, site: Site, images: list[Path]) -> None:
+    judged(opened(page, site), images[:1])
+    status = page.get_by_role("status").inner_text()
+    assert images[0].name in status
+    assert page.locator(".verdict").first.inner_text() in status
+
+
+def test_print_shows_the_answers_alone(page: Page, site: Site, images: list[Path]) -> None:
+    judged(opened(page, site), images)
+    page.emulate_media(media="print")
+    assert page.locator("#drop").is_hidden()
+    assert page.locator(".verdict").first.is_visible()
+    assert page.get_by_text(NOTICE).is_visible()
+
+
+def test_server_mode_gives_the_same_answers(page: Page, tiny_model: Path, images: list[Path]) -> None:
+    uvicorn = pytest.importorskip("uvicorn", reason="the service is an extra")
+    from lentigo.deploy.service import create_app
+
+    classifier = Classifier.load(tiny_model, threads=1)
+    app = create_app(classifier, model_folder=tiny_model)
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.05)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    page.goto(f"http://localhost:{port}/")
+    page.get_by_label("On the server").check()
+    assert "server" in page.locator("#promise").inner_text()
+    sync_api.expect(page.locator("#status")).to_have_text("Ready.", timeout=PATIENCE_MS)
+    foreign = images[0].with_name("notes.jpg")
+    foreign.write_bytes(b"no picture")
+    judged(page, [*images, foreign])
+    assert "not an image" in page.locator(".failed:visible").inner_text()
+    page.get_by_label("In this browser").check()
+    sync_api.expect(page.locator("#promise")).to_have_text("The images do not leave this browser.")
+    judged(page, images)
+    page.locator(".slider input").first.fill("65")
+    sync_api.expect(page.locator(".heat").first).to_have_attribute("src", re.compile("^data:image/png"))
+    answers = saved_json(page)
+    assert len(answers) == 2 * len(images)
+    for place, one in enumerate(classifier.predict(images)):
+        agrees(answers[place], one.as_dict())
+        agrees(answers[place + len(images)], one.as_dict())
+    server.should_exit = True
+    thread.join(timeout=20)
