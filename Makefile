@@ -9,7 +9,9 @@ demo: $(VENV)/.installed-train
 	rm -rf demo
 	$(BIN)/lentigo demo demo
 
+# Without npm the page's runtime is missing, and its tests skip with that reason.
 test: $(VENV)/.installed-dev lint
+	-$(BIN)/python tools/vendor_web.py
 	$(BIN)/pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.installed-dev

@@ -46,11 +46,14 @@ OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR
 
 
 def vendor(folder: Path) -> Path:
-    """Fill a folder with the runtime and its licence.
+    """Fill a folder with the runtime and its licence, unless it holds them already.
 
     Raises:
         DataError: where npm is missing or fails, or the package is not the pinned one.
     """
+    licence = folder / "LICENCE.txt"
+    if licence.is_file() and licence.read_text(encoding="utf-8") == LICENCE:
+        return folder  # written last, and it names the version
     npm = shutil.which("npm")
     if npm is None:
         raise DataError("expected the program npm; found none", "Install Node.js 18 or newer.")
@@ -68,7 +71,7 @@ def vendor(folder: Path) -> Path:
                 member = archive.extractfile(f"package/dist/{file}")
                 assert member is not None
                 write_bytes(folder / file, member.read())
-    write_text_atomic(folder / "LICENCE.txt", LICENCE)
+    write_text_atomic(licence, LICENCE)
     return folder
 
 

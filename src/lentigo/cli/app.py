@@ -21,9 +21,12 @@ from lentigo.cli.distill import distill
 from lentigo.cli.ensemble import ensemble
 from lentigo.cli.evaluate import evaluate, report
 from lentigo.cli.explain import explain
+from lentigo.cli.export import export
 from lentigo.cli.leaderboard import leaderboard
 from lentigo.cli.mine import mine
+from lentigo.cli.predict import predict
 from lentigo.cli.score import score
+from lentigo.cli.serve import serve
 from lentigo.cli.study import study
 from lentigo.cli.train import train
 from lentigo.core.errors import ConfigError, DataError, ExitCode, LentigoError
@@ -66,7 +69,10 @@ for command in (
     leaderboard,
     ensemble,
     explain,
+    export,
+    predict,
     score,
+    serve,
     runs,
 ):
     app.command()(command)

@@ -1,0 +1,63 @@
+"""Where an exported model comes from, and on what terms its weights may be used."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from lentigo import __version__
+from lentigo.core.environment import describe_environment, package_version
+from lentigo.core.run_dir import RunDir
+from lentigo.evaluation.card_facts import CardFacts, read_card_facts
+from lentigo.evaluation.markdown import plain
+from lentigo.evaluation.model_card import model_card
+from lentigo.evaluation.run_records import read_judgements
+from lentigo.evaluation.run_report import _run_facts
+from lentigo.models.checkpoint import ModelSpec
+from lentigo.training.run import read_catalog
+
+_PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime")
+
+
+def read_facts(run: RunDir) -> CardFacts:
+    """What the model card knows of a run, without what was judged beyond the classes."""
+    return read_card_facts(run, judgements=read_judgements(run), run_facts=_run_facts(run, read_catalog(run)))
+
+
+def weights_licence(facts: CardFacts) -> str:
+    """Terms of the weights in one line: those of the training images, and those of the start as far as known."""
+    if facts.is_ham10000:
+        images = "weights: CC BY-NC 4.0 (trained on HAM10000)"
+    elif facts.catalog.synthetic:
+        images = "weights: no terms by the training images, which are drawings"
+    else:
+        images = "weights: not known to the program (terms of the training images)"
+    start = facts.start_licence or "not known to the program"
+    return f"{images}; start of the weights, {facts.start}: {start}"
+
+
+def describe_provenance(spec: ModelSpec, facts: CardFacts, *, checkpoint: str) -> dict[str, str]:
+    """What model.json says of the origin: run, recipe, data, seed, commits, versions, time in UTC."""
+    environment = describe_environment()
+    trained = facts.run_facts
+    return {
+        "run": facts.name,
+        "checkpoint": checkpoint,
+        "recipe": spec.provenance.get("recipe", facts.config.about.name),
+        "recipe_changes": spec.provenance.get("recipe_changes", ""),
+        "start": facts.start,
+        "epoch": spec.provenance.get("epoch", ""),
+        "seed": spec.provenance.get("seed", str(facts.config.training.seed)),
+        "data": facts.catalog.name,
+        "catalog_sha256": facts.catalog.sha256,
+        "trained_with": trained.get("lentigo", ""),
+        "lentigo": __version__,
+        "commit": str(environment["commit"]),
+        "exported_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+        **{name: package_version(name) or "" for name in _PACKAGES},
+    }
+
+
+def card_text(run: RunDir, facts: CardFacts, section: str, licence: str) -> str:
+    """The run's model card, or one made of its facts where it has none, with the section of the export at its end."""
+    card = run.model_card.read_text(encoding="utf-8") if run.model_card.is_file() else model_card(facts)
+    return f"{card.rstrip()}\n\n{section}\nTerms: {plain(licence)}\n"
