@@ -190,7 +190,9 @@ def test_vector_scaling_is_stored_and_changes_nothing_unasked(tmp_path):
     again = Calibration.from_json(calibration.to_json(tmp_path / "calibration.json"))
     scale, bias = fit_vector(val.logits, val.label)
     np.testing.assert_allclose(again.apply_vector(val.logits), softmax(val.logits * scale + bias), rtol=1e-12)
-    np.testing.assert_allclose(again.apply(val.logits), softmax(val.logits.astype(float) / again.temperature), rtol=1e-9)
+    np.testing.assert_allclose(
+        again.apply(val.logits), softmax(val.logits.astype(float) / again.temperature), rtol=1e-9
+    )
     with pytest.raises(ConfigError, match="no vector scaling"):
         again.model_copy(update={"vector": None}).apply_vector(val.logits)
 

@@ -124,7 +124,7 @@ def _resource(name: str) -> str:
 
 
 def _section(heading: str, body: str) -> str:
-    return f'<section><h2>{escape(heading)}</h2>{body}</section>'
+    return f"<section><h2>{escape(heading)}</h2>{body}</section>"
 
 
 def _synthetic_banner() -> str:
