@@ -20,6 +20,8 @@ EXTRAS = {
         "scipy",
         "captum",
         "psutil",
+        "onnx",
+        "onnxscript",
     ),
     "timm": ("timm",),
     "heic": ("pillow_heif",),

@@ -28,8 +28,9 @@ from lentigo.core.predictions import softmax
 from lentigo.core.taxonomy import CLASS_CODES, MALIGNANT_LABELS, MELANOMA_LABEL
 from lentigo.data.synthetic import draw_lesion
 from lentigo.deploy import classifier as classifier_module
-from lentigo.deploy.classifier import Classifier, image_views
+from lentigo.deploy.classifier import Classifier
 from lentigo.deploy.exported import ExportedModel
+from lentigo.deploy.graph_session import image_views
 from lentigo.deploy.image_input import ImageInput
 from lentigo.evaluation.calibration import Calibration
 from lentigo.training.inference import _views

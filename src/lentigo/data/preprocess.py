@@ -59,6 +59,11 @@ class Preprocess(PreprocessConfig):
             image = image if image.size == (size, size) else image.resize((size, size), self._resample)
         return image
 
+    def finished_square(self, first_step: Image.Image) -> NDArray[np.uint8]:
+        """(S, S, 3) uint8 of the result of `first_step`, gray stacked three times: what exported graphs take."""
+        square = np.asarray(self.remaining_steps(first_step))
+        return np.stack([square] * 3, axis=-1) if square.ndim == 2 else square
+
     def to_input(self, image: Image.Image) -> NDArray[np.float32]:
         """Pixels of a finished square as (3, S, S) float32: scaled to [0, 1], stacked if gray, normalised."""
         pixels = np.asarray(image, dtype=np.float32) / np.float32(255)

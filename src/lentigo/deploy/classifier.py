@@ -12,7 +12,7 @@ which callers that overlap them use by themselves. All of them may run in many t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -88,7 +88,8 @@ class Classifier:
             raise ConfigError(f"expected 1 thread or more; found {threads}", "Leave it out to use all cores.")
         folder = find_model(model)
         spec = ExportedModel.load(folder)
-        chosen = _default_variant(spec) if variant is None else variant
+        default: VariantName = "fp32" if "fp32" in spec.variants else next(iter(spec.variants))
+        chosen = variant or default
         graph = spec.read_graph(folder, chosen)
         session = GraphSession.open(graph, str(folder / spec.variants[chosen].file), threads=threads)
         return cls(spec, session, chosen, views, _read_calibration(spec, folder, chosen, views), quality)
@@ -108,8 +109,7 @@ class Classifier:
         picture = read_image(image, name or default_name(image, 1))
         flags = check_quality(picture).flags if self.quality else ()
         preprocess = self.spec.preprocess
-        square = np.asarray(preprocess.remaining_steps(preprocess.first_step(picture)))
-        return Prepared(np.stack([square] * 3, axis=-1) if square.ndim == 2 else square, flags)
+        return Prepared(preprocess.finished_square(preprocess.first_step(picture)), flags)
 
     def logits(self, pixels: Pixels) -> NDArray[np.float32]:
         """Mean logits of the views, (N, 7), of finished squares (N, S, S, 3) uint8; N may be large.
@@ -120,9 +120,7 @@ class Classifier:
         self._check(pixels)
         if not len(pixels):
             return np.empty((0, NUM_CLASSES), np.float32)
-        parts = [self.session.logits(view) for view in image_views(pixels, self.views)]
-        mean: NDArray[np.float32] = np.mean(parts, axis=0, dtype=np.float32)
-        return mean
+        return self.session.logits(pixels, views=self.views)
 
     def feature_maps(self, pixels: Pixels) -> NDArray[np.float32]:
         """The last feature maps (N, D, H, W) of N > 0 finished squares as they are, without other views.
@@ -245,21 +243,6 @@ def decide(logits: NDArray[np.float32], calibration: Calibration | None) -> Deci
         return calibration.decide(logits)
     nobody = np.zeros(logits.shape, dtype=np.bool_)
     return Decisions(probs=softmax(logits), sets={"class_conditional": nobody}, accepted={}, positive={})
-
-
-def image_views(pixels: Pixels, count: int) -> Iterator[Pixels]:
-    """Squares (N, S, S, 3), then mirrored, upside down and both, then all of these with rows and columns swapped.
-
-    The views of `lentigo.training.inference`, in the same order.
-    """
-    for number in range(count):
-        axes = tuple(axis for bit, axis in ((1, 2), (2, 1)) if number & bit)
-        view = np.flip(pixels, axes) if axes else pixels
-        yield view.swapaxes(1, 2) if number & 4 else view
-
-
-def _default_variant(spec: ExportedModel) -> VariantName:
-    return "fp32" if "fp32" in spec.variants else next(iter(spec.variants))
 
 
 def _read_calibration(spec: ExportedModel, folder: Path, variant: VariantName, views: int) -> Calibration | None:

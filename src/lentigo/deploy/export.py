@@ -55,7 +55,7 @@ from lentigo.deploy.parity import (
 from lentigo.deploy.parity_table import parity_section
 from lentigo.deploy.provenance import card_text, describe_provenance, read_facts, weights_licence
 from lentigo.deploy.quantize import CALIBRATION_IMAGES
-from lentigo.deploy.squares import graph_logits, source_logits, squares_of
+from lentigo.deploy.squares import source_logits, squares_of
 from lentigo.evaluation.fit_calibration import fit_calibration
 from lentigo.evaluation.robustness import stratified_subset
 from lentigo.models.checkpoint import ModelSpec, load_checkpoint
@@ -230,7 +230,7 @@ def _check_golden(source: _Source, graph: bytes) -> float:
     squares = np.stack([golden_square(source.spec.preprocess, data, name) for name, data in files.items()])
     with torch.inference_mode():
         expected = PixelGraph(source.network, source.spec)(torch.from_numpy(squares))[0].numpy()
-    difference = max_difference(graph_logits(GraphSession.open(graph, VariantFiles["fp32"]), squares), expected)
+    difference = max_difference(GraphSession.open(graph, VariantFiles["fp32"]).logits(squares), expected)
     require_fp32(difference, len(squares), "golden inputs")
     return difference
 
@@ -345,7 +345,7 @@ def _logits_of(
 ) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
     """The written file, read back: what is in the golden inputs is what the files say."""
     session = GraphSession.open(model.read_graph(folder, name), VariantFiles[name])
-    return lambda squares: graph_logits(session, squares)
+    return session.logits
 
 
 def _with_sizes(parity: Parity, model: ExportedModel) -> Parity:

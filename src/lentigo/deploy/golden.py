@@ -24,7 +24,6 @@ from lentigo.data.images import decode_bytes
 from lentigo.data.preprocess import Preprocess
 from lentigo.data.synthetic import draw_lesion
 from lentigo.deploy.exported import VariantName
-from lentigo.deploy.squares import finished_square
 
 GOLDEN_FILE = "golden.json"
 TOLERANCE = 1e-4
@@ -144,7 +143,7 @@ def write_golden(
 
 def golden_square(preprocess: Preprocess, data: bytes, name: str) -> Pixels:
     """The finished square (S, S, 3) uint8 of an image file's bytes."""
-    return finished_square(preprocess, preprocess.first_step(decode_bytes(data, name)))
+    return preprocess.finished_square(preprocess.first_step(decode_bytes(data, name)))
 
 
 def check_golden(

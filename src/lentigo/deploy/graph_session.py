@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -58,9 +59,11 @@ class GraphSession:
             )
         return cls(session)
 
-    def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """(N, 7), of one view."""
-        return self._run(LOGITS_NAME, pixels)
+    def logits(self, pixels: NDArray[np.uint8], *, views: int = 1) -> NDArray[np.float32]:
+        """(N, 7): the mean over so many views."""
+        parts = [self._run(LOGITS_NAME, view) for view in image_views(pixels, views)]
+        mean: NDArray[np.float32] = np.mean(parts, axis=0, dtype=np.float32)
+        return mean
 
     def feature_maps(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(N, D, H, W)."""
@@ -79,3 +82,14 @@ _AGAIN = "Export the run again with `lentigo export RUN`."
 def usable_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def image_views(pixels: NDArray[np.uint8], count: int) -> Iterator[NDArray[np.uint8]]:
+    """Squares (N, S, S, 3), then mirrored, upside down and both, then all of these with rows and columns swapped.
+
+    The views of `lentigo.training.inference`, in the same order.
+    """
+    for number in range(count):
+        axes = tuple(axis for bit, axis in ((1, 2), (2, 1)) if number & bit)
+        view = np.flip(pixels, axes) if axes else pixels
+        yield view.swapaxes(1, 2) if number & 4 else view
