@@ -31,6 +31,7 @@ from lentigo.deploy import answers as answers_module
 from lentigo.deploy.activation_map import OPACITY, activation_maps, overlay
 from lentigo.deploy.classifier import Classifier
 from lentigo.deploy.exported import NOTICE
+from lentigo.deploy.golden import check_golden, write_golden
 from lentigo.deploy.guard import SECURITY_HEADERS
 from lentigo.deploy.limits import MEBIBYTE, ServiceLimits
 from lentigo.deploy.service import create_app
@@ -155,6 +156,17 @@ def test_a_model_without_a_linear_head_has_no_heat(tiny_gray_model: Path) -> Non
     assert answer["heatmap"] is None
     assert answer["abstain_reasons"]
     assert client.get("/model/model.json").status_code == 404, "no folder was given"
+
+
+def test_golden_inputs(client: TestClient, classifier: Classifier, tmp_path: Path) -> None:
+    write_golden(tmp_path, classifier.spec.preprocess, {"fp32": classifier.session.logits})
+
+    def ask(path: Path) -> list[float]:
+        [answer] = client.post("/api/predict", files=images(path.read_bytes(), name=path.name)).json()
+        return answer["logits"]  # type: ignore[no-any-return]
+
+    assert check_golden(tmp_path, ask) <= 1e-4
+    assert len(list(tmp_path.glob("*.jpg"))) + len(list(tmp_path.glob("*.png"))) == 20
 
 
 @pytest.mark.parametrize(
