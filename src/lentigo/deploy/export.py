@@ -11,22 +11,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
-from lentigo.core.config import Config, load_recipe
 from lentigo.core.environment import describe_environment
-from lentigo.core.errors import CheckpointError, ConfigError, DataError
+from lentigo.core.errors import ConfigError
 from lentigo.core.files import write_text_atomic
 from lentigo.core.predictions import Predictions
 from lentigo.core.run_dir import RunDir
-from lentigo.data.cache import ImageSource, open_images
-from lentigo.data.catalog import Catalog
-from lentigo.data.dataset import LesionDataset
+from lentigo.data.cache import open_images
+from lentigo.deploy.export_source import Checkpoint, ExportSource, open_source
 from lentigo.deploy.exported import (
     CARD_FILE,
     GOLDEN_FOLDER,
@@ -58,15 +54,11 @@ from lentigo.deploy.quantize import CALIBRATION_IMAGES
 from lentigo.deploy.squares import source_logits, squares_of
 from lentigo.evaluation.fit_calibration import fit_calibration
 from lentigo.evaluation.robustness import stratified_subset
-from lentigo.models.checkpoint import ModelSpec, load_checkpoint
 from lentigo.models.cost import network_cost
-from lentigo.training.inference import predict_logits
-from lentigo.training.rows import judged_rows, training_rows
-from lentigo.training.run import read_catalog
+from lentigo.training.rows import training_rows
 
 TARGETS = ("onnx", "int8")
 GOLDEN_SEED = 0
-Checkpoint = Literal["best", "last"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,25 +68,6 @@ class Export:
     folder: Path
     model: ExportedModel
     parity: Parity
-
-
-@dataclass(frozen=True)
-class _Source:
-    """A run, opened: its network on the CPU, its rows, and what torch says of val, (N, 7), one view."""
-
-    run: RunDir
-    network: nn.Module
-    spec: ModelSpec
-    config: Config
-    catalog: Catalog
-    val: ImageSource
-    torch_logits: NDArray[np.float32]
-
-    def table(self, logits: NDArray[np.float32]) -> Predictions:
-        """Logits (N, 7) of val with its ids and labels."""
-        rows = self.val.catalog.rows
-        labels = self.val.catalog.labels
-        return Predictions(tuple(row.image_id for row in rows), tuple(row.lesion_id for row in rows), labels, logits)
 
 
 @dataclass
@@ -134,7 +107,7 @@ def export_run(
     require_onnx()
     folder = run.export if out is None else out
     check_folder(folder, force)
-    source = _open(run, checkpoint, progress)
+    source = open_source(run, checkpoint, progress)
     made = _make_fp32(source, resamples, progress)
     golden = _check_golden(source, made.graphs["fp32"])
     if "int8" in targets:
@@ -165,40 +138,7 @@ def _check_targets(targets: Sequence[str]) -> None:
         )
 
 
-def _open(run: RunDir, checkpoint: Checkpoint, progress: Progress) -> _Source:
-    path = run.best if checkpoint == "best" else run.last
-    state = run.read_status()["state"]
-    if state == "running" or not path.is_file():
-        raise CheckpointError(
-            f"expected the weights of a finished run in {path}; found a run that is {state}"
-            + ("" if path.is_file() else ", without them"),
-            f"Finish the training first: lentigo train --resume {run.path}",
-        )
-    catalog, config = read_catalog(run), load_recipe(str(run.config))
-    network, spec = load_checkpoint(path)
-    trained_on = spec.provenance.get("catalog_sha256", catalog.sha256)
-    if trained_on != catalog.sha256:
-        raise CheckpointError(
-            f"{path} was trained on the rows {trained_on[:12]}; the run's catalogue is {catalog.sha256[:12]}",
-            "Put back the weights or the catalogue of this run; scores on other rows could count trained lesions.",
-        )
-    rows = judged_rows(catalog, "val")
-    if not len(rows):
-        raise DataError(
-            f"{run.catalog} has no rows in val; an export is judged on them",
-            "Train on a table with train and val: `lentigo data split` makes one.",
-        )
-    images = open_images(rows, spec.preprocess, config.data)
-    logits = predict_logits(
-        network,
-        LesionDataset(images),
-        channels_last=config.training.channels_last,
-        progress=partial(progress, "torch on val"),
-    ).logits
-    return _Source(run, network, spec, config, catalog, images, logits)
-
-
-def _make_fp32(source: _Source, resamples: int, progress: Progress) -> _Made:
+def _make_fp32(source: ExportSource, resamples: int, progress: Progress) -> _Made:
     """The float graph, through its gate, judged with one view and with those of the run."""
     progress("ONNX graph", 0, 1)
     graph = export_graph(source.network, source.spec)
@@ -224,7 +164,7 @@ def _make_fp32(source: _Source, resamples: int, progress: Progress) -> _Made:
     return _Made({"fp32": graph}, judged, {"fp32": tables})
 
 
-def _check_golden(source: _Source, graph: bytes) -> float:
+def _check_golden(source: ExportSource, graph: bytes) -> float:
     """The gate of fp32 on the golden inputs, and the largest difference there."""
     files = draw_golden(GOLDEN_SEED)
     squares = np.stack([golden_square(source.spec.preprocess, data, name) for name, data in files.items()])
@@ -235,7 +175,7 @@ def _check_golden(source: _Source, graph: bytes) -> float:
     return difference
 
 
-def _add_int8(source: _Source, made: _Made, resamples: int, progress: Progress) -> None:
+def _add_int8(source: ExportSource, made: _Made, resamples: int, progress: Progress) -> None:
     train = training_rows(source.catalog, source.config)
     rows = stratified_subset(train, CALIBRATION_IMAGES)
     images = open_images(rows, source.spec.preprocess, source.config.data.model_copy(update={"cache": "memory"}))
@@ -262,7 +202,7 @@ def _add_int8(source: _Source, made: _Made, resamples: int, progress: Progress) 
     made.int8 = found.record
 
 
-def _describe(source: _Source, made: _Made, checkpoint: Checkpoint, golden: float, resamples: int) -> Parity:
+def _describe(source: ExportSource, made: _Made, checkpoint: Checkpoint, golden: float, resamples: int) -> Parity:
     """parity.json, with the times of all graphs, run in turns."""
     size, threads = source.spec.preprocess.input_size_px, usable_cores()
     sessions = [GraphSession.open(graph, name, threads=threads) for name, graph in made.graphs.items()]
@@ -291,7 +231,7 @@ def _describe(source: _Source, made: _Made, checkpoint: Checkpoint, golden: floa
     )
 
 
-def _model(source: _Source, made: _Made, parity: Parity, resamples: int) -> ExportedModel:
+def _model(source: ExportSource, made: _Made, parity: Parity, resamples: int) -> ExportedModel:
     """model.json, with a calibration for each variant and number of views; digests come with the files."""
     weight, bias = linear_head(source.network, source.spec)
     return ExportedModel(
@@ -320,7 +260,7 @@ def _model(source: _Source, made: _Made, parity: Parity, resamples: int) -> Expo
     )
 
 
-def _write(folder: Path, source: _Source, made: _Made, model: ExportedModel) -> ExportedModel:
+def _write(folder: Path, source: ExportSource, made: _Made, model: ExportedModel) -> ExportedModel:
     """Graphs with their metadata, golden inputs, and model.json with the digests, which is returned."""
     text = model.model_dump_json()
     variants: dict[VariantName, Variant] = {}
