@@ -89,6 +89,10 @@ class AugmentConfig(Section):
     crop_min_area: Annotated[float, Field(gt=0, le=1)] = Field(
         1.0, description="random resized crop: least area kept; 1 turns it off"
     )
+    min_resolution: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="half of the images lose detail: shrunk to this fraction of the side or more, enlarged again"
+    )
+    grayscale: Fraction = Field(0.0, description="probability of losing all colour; colour only")
 
 
 class ModelConfig(Section):

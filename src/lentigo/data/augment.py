@@ -23,6 +23,7 @@ class Augment:
 
     def __call__(self, image: Image.Image) -> Image.Image:
         """One random variant of `image` (mode L or RGB)."""
+        image = self._lose_detail(image)
         image = self._flip(image)
         image = self._warp(image)
         if self.config.crop_min_area < 1:
@@ -30,6 +31,14 @@ class Augment:
             top, left, height, width = RandomResizedCrop(image.size, area, ratio).make_params([image]).values()
             image = warp.resized_crop(image, top, left, height, width, [image.height, image.width])
         return self._color(image)
+
+    def _lose_detail(self, image: Image.Image) -> Image.Image:
+        """Sources of different resolution must not be told apart by sharpness: it would stand for their class mix."""
+        if self.config.min_resolution == 1 or torch.rand(()) < 0.5:
+            return image
+        factor = _uniform(self.config.min_resolution, 1.0)
+        small = image.resize((round(image.width * factor), round(image.height * factor)), Image.Resampling.BILINEAR)
+        return small.resize(image.size, Image.Resampling.BILINEAR)
 
     def _flip(self, image: Image.Image) -> Image.Image:
         if torch.rand(()) < self.config.horizontal_flip:
@@ -66,6 +75,8 @@ class Augment:
             image = warp.adjust_saturation(image, _factor(config.saturation))
         if config.hue and image.mode == "RGB":
             image = warp.adjust_hue(image, _uniform(-config.hue, config.hue))
+        if config.grayscale and image.mode == "RGB" and torch.rand(()) < config.grayscale:
+            image = image.convert("L").convert("RGB")
         return image
 
 
