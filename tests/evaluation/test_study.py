@@ -233,6 +233,9 @@ A, B = {"id": "a", "seeds": [0, 1]}, {"id": "b", "seeds": [0, 1]}
         (values(A, {**B, "teachers": [{"row": "c", "seed": 0}]}), "b.teachers: no row c"),
         (values({**A, "mine": "b"}, {**B, "mine": "a"}), "rows need each other: a -> b -> a"),
         (values({**A, "teachers": [{"row": "a", "seed": 0}]}), "rows need each other: a -> a"),
+        (values(A, {**B, "start": {"row": "c", "seed": 0}}), "b.start: no row c"),
+        (values({**A, "start": {"row": "a", "seed": 0}}), "rows need each other: a -> a"),
+        (values(A, {**B, "start": {"row": "a", "seed": 0}, "weights": "none"}), "come from weights already"),
         (values({**A, "control": "random"}), "a.control: random needs mine = ROW"),
         (
             values(A, {**B, "mine": "a", "weights": "none"}),
@@ -561,6 +564,24 @@ def test_teachers(shop: Workshop) -> None:
     assert result["study"]["teachers"] == ["s-a-s1"]
     moved = replace(shop.folders, runs=shop.folder / "elsewhere")
     assert {plan.state for plan in plan_study(study, shop.catalog, moved)} == {"done"}
+
+
+def test_start(shop: Workshop) -> None:
+    """A row goes on from a finished run's network, head included; the result names that run."""
+    going_on = {"id": "t", "start": {"row": "a", "seed": 0}, "set": ["training.epochs=1"]}
+    study = shop.study({"id": "a"}, going_on)
+    shop.run(study)
+    config = load_recipe(str(shop.folders.runs / "s-t-s0" / "config.toml"))
+    assert config.model.weights == str(shop.folders.runs / "s-a-s0" / "checkpoints" / "best.safetensors")
+    result = shop.result("s-t-s0")
+    assert result["study"]["start"] == "s-a-s0"
+    assert str(shop.folder) not in json.dumps(result)
+    assert "new head" not in (shop.folders.runs / "s-t-s0" / "log.txt").read_text(encoding="utf-8")
+    moved = replace(shop.folders, runs=shop.folder / "elsewhere")
+    assert {plan.state for plan in plan_study(study, shop.catalog, moved)} == {"done"}
+    changed = shop.study({"id": "a", "set": ["training.batch_size=3"]}, going_on)
+    with pytest.raises(ConfigError, match=r"s-t-s0\.json was made with other settings"):
+        shop.plan(changed)
 
 
 def test_changed_parent_changes_its_children(shop: Workshop) -> None:

@@ -36,7 +36,7 @@ OWN_KEYS = {
 
 
 class Teacher(Section):
-    """One finished training of the same study, from whose weights a row learns."""
+    """One finished training of the same study, from which a row learns or with whose weights it begins."""
 
     row: Name = Field(description="id of the row")
     seed: Seed = Field(description="one of its seeds")
@@ -49,6 +49,7 @@ class GridRow(Section):
     label: str = Field("", description="how tables call the row; empty: its id")
     recipe: Annotated[str, Field(min_length=1)] = Field(description="name, or a .toml file beside the study")
     weights: str = Field("", description="imagenet, none, or a file in --weights-dir; empty: as the recipe says")
+    start: Teacher | None = Field(None, description="a finished training with whose network, head too, a row begins")
     seeds: Seeds = Field((0,), description="one training each")
     overrides: tuple[str, ...] = Field((), alias="set", description="section.key=value, as --set takes them")
     mine: Name | None = Field(None, description="id of the row whose run of the same seed is mined")
@@ -105,14 +106,18 @@ class Study(Section):
             return None
         return self.item(parent.row.id, seed)
 
+    def start(self, item: Item) -> Item | None:
+        """The training with whose weights a row begins."""
+        return self.item(item.row.start.row, item.row.start.seed) if item.row.start else None
+
     def teachers(self, item: Item) -> list[Item]:
         """The trainings that a row learns from."""
         return [self.item(teacher.row, teacher.seed) for teacher in item.row.teachers]
 
     def needs(self, item: Item) -> list[Item]:
         """The trainings whose run folders must be there before this one begins."""
-        mined = [needed for needed in (self.parent(item), self.hardness_source(item)) if needed is not None]
-        return [*mined, *self.teachers(item)]
+        found = (self.parent(item), self.hardness_source(item), self.start(item), *self.teachers(item))
+        return list({needed.stem: needed for needed in found if needed is not None}.values())
 
     def _siblings(self, item: Item) -> list[Item]:
         """The same row with the seed whose hardness is shared: its mining measures that hardness."""
@@ -214,6 +219,8 @@ def _row_problems(study: Study) -> Iterator[str]:
                 yield f"{row.id}.set: {key.strip()} is not set here: {OWN_KEYS[key.strip()]}"
         if row.mine is not None and row.weights:
             yield f"{row.id}.weights: a mined row begins with the weights of the row {row.mine}"
+        if row.start is not None and (row.weights or row.mine is not None):
+            yield f"{row.id}.start: the row's weights come from {'mine' if row.mine is not None else 'weights'} already"
         if row.mine is None and row.control != "none":
             yield f"{row.id}.control: {row.control} needs mine = ROW"
         if row.mine is None and row.hardness_of_seed is not None:
@@ -229,6 +236,7 @@ def _dependency_problems(study: Study) -> Iterator[str]:
         wanted = [("mine", row.mine, seed) for seed in mined if row.mine is not None]
         if row.mine is not None and row.hardness_of_seed is not None:
             wanted.append(("hardness_of_seed", row.mine, row.hardness_of_seed))
+        wanted += [("start", row.start.row, row.start.seed)] if row.start else []
         wanted += [("teachers", teacher.row, teacher.seed) for teacher in row.teachers]
         unknown = {(field, other) for field, other, _ in wanted if other not in seeds}
         yield from (f"{row.id}.{field}: no row {other}{_hint(str(other), seeds)}" for field, other in sorted(unknown))
@@ -240,7 +248,10 @@ def _dependency_problems(study: Study) -> Iterator[str]:
 
 def _cycles(study: Study) -> list[str]:
     """Rows that need themselves, as `a -> b -> a`, each circle once."""
-    needs = {row.id: [*([row.mine] if row.mine else []), *(t.row for t in row.teachers)] for row in study.rows}
+    needs = {
+        row.id: [*filter(None, [row.mine]), *(needed.row for needed in (row.start, *row.teachers) if needed)]
+        for row in study.rows
+    }
     found: dict[frozenset[str], str] = {}
 
     def walk(row_id: str, way: tuple[str, ...]) -> None:

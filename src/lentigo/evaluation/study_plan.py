@@ -137,6 +137,8 @@ def overrides(study: Study, item: Item, folders: Folders) -> list[str]:
     changes = [*item.row.overrides, f"training.seed={item.seed}"]
     weights = weights_file(item, folders)
     changes += [f"model.weights={weights or item.row.weights}"] if item.row.weights else []
+    start = study.start(item)
+    changes += [f"model.weights={folders.run(start).best}"] if start else []
     teachers = [str(folders.run(teacher).best) for teacher in study.teachers(item)]
     return changes + ([f"distillation.teachers={json.dumps(teachers)}"] if teachers else [])
 

@@ -178,6 +178,8 @@ class StudyRunner:
         }
         if (parent := self.study.parent(item)) is not None:
             about |= {"mined": parent.stem, "control": row.control}
+        if row.start:
+            about["start"] = self.study.item(row.start.row, row.start.seed).stem
         if row.teachers:
             about["teachers"] = [teacher.stem for teacher in self.study.teachers(item)]
         summary = summarise_run(run, self.study.track)
