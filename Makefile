@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint install clean web
+.PHONY: demo test lint install clean web docs wheel
 
 demo: $(VENV)/.installed-train
 	rm -rf demo
@@ -37,6 +37,14 @@ $(VENV)/.installed-dev: $(VENV)/.installed-train
 # The runtime that runs models in the browser; built wheels carry it.
 web: $(VENV)/.installed-train
 	$(BIN)/python tools/vendor_web.py
+
+# The documentation as a site in build/docs; a broken link or a missing page fails.
+docs: $(VENV)/.installed-dev
+	$(BIN)/python -m sphinx -W --keep-going -q -b html -d build/doctrees docs build/docs
+
+# The source archive in dist, and from it the wheel, with the model and the page's runtime inside.
+wheel: $(VENV)/.installed-dev web
+	$(BIN)/python -m build --no-isolation
 
 clean:
 	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache

@@ -1,20 +1,19 @@
-"""Write docs/reference.md from the code; docs/results.md and the table of README.md from results/ and studies/.
+"""Write docs/reference/ from the code; docs/results.md and the table of README.md from results/, studies/ and
+docs/published.toml.
 
 python docs/generate.py
 """
 
 from __future__ import annotations
 
+import sys
+import tomllib
 from pathlib import Path
+from typing import Any
 
-import typer
-
-from lentigo.cli.app import app
-from lentigo.core.config import all_keys, load_recipe, recipe_names
-from lentigo.core.errors import ExitCode
+from lentigo.evaluation.markdown import table
 from lentigo.evaluation.results_page import (
     Result,
-    cores_text,
     estimate_text,
     loose_results,
     read_results,
@@ -24,61 +23,28 @@ from lentigo.evaluation.results_page import (
 from lentigo.evaluation.study import Study, load_studies
 from lentigo.evaluation.study_compare import read_comparisons
 
-REFERENCE = Path(__file__).parent / "reference.md"
-README = Path(__file__).parents[1] / "README.md"
-PAGE = Path(__file__).parent / "results.md"
-RESULTS = Path(__file__).parents[1] / "results"
-STUDIES = Path(__file__).parents[1] / "studies"
+# The documentation is no package: what lies beside this file is found wherever it is started from.
+sys.path.insert(0, str(Path(__file__).parent))
+
+from reference_pages import PAGES
+
+DOCS = Path(__file__).parent
+REFERENCE = DOCS / "reference"
+README = DOCS.parent / "README.md"
+PAGE = DOCS / "results.md"
+RESULTS = DOCS.parent / "results"
+STUDIES = DOCS.parent / "studies"
+PUBLISHED = DOCS / "published.toml"
 BEGIN, END = "<!-- results: written by docs/generate.py -->", "<!-- end of results -->"
-COLUMNS = ("accuracy", "balanced_accuracy", "macro_f1", "macro_auc")
-
-EXIT_CODES = {
-    ExitCode.OK: "done",
-    ExitCode.BUG: "a bug in Lentigo; the traceback is printed",
-    ExitCode.USAGE: "wrong option, recipe key or missing package",
-    ExitCode.DATA: "data, weights or runs that cannot be used as they are",
-    ExitCode.GATE: "a quality gate failed",
-    ExitCode.INTERRUPTED: "interrupted by Ctrl-C or SIGTERM; a training saves its state first",
-}
+COLUMNS = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy"}
+NAMES = {"mobilenet_v2": "MobileNetV2", "mobilenet_v3_large": "MobileNetV3-Large"}
+HEADER = ("network", "judged on", *COLUMNS.values(), "n")
+PUBLISHED_HEADER = (*HEADER, "source")
 
 
-def reference() -> str:
-    """The whole page as Markdown."""
-    parts = ["# Reference", "", "Written by `python docs/generate.py` from the code.", ""]
-    parts += ["## Commands", "", *_commands(typer.main.get_command(app), "lentigo")]
-    parts += ["## Exit codes", "", "| code | meaning |", "|---|---|"]
-    parts += [f"| {int(code)} | {meaning} |" for code, meaning in EXIT_CODES.items()]
-    parts += ["", "## Recipes", "", "| recipe | source | cost | expected |", "|---|---|---|---|"]
-    for name in recipe_names():
-        about = load_recipe(name).about
-        parts.append(f"| `{about.name}` | {about.source} | {about.cost} | {about.expected} |")
-    parts += ["", "## Recipe keys", "", "| key | type | default | meaning |", "|---|---|---|---|"]
-    for key, (kind, default, meaning) in all_keys().items():
-        parts.append(f"| `{key}` | {kind.replace('|', '/')} | `{default}` | {meaning} |")
-    return "\n".join(parts) + "\n"
-
-
-def _commands(command, path: str) -> list[str]:  # type: ignore[no-untyped-def]
-    """Markdown of a command, or of all commands of a group."""
-    if getattr(command, "commands", None):
-        return [line for name, child in command.commands.items() for line in _commands(child, f"{path} {name}")]
-    lines = [f"### `{path}`", "", _unfold(command.help or ""), ""]
-    options = [parameter for parameter in command.params if parameter.name != "help"]
-    if options:
-        lines += ["| argument or option | meaning |", "|---|---|"]
-        for parameter in options:
-            is_argument = parameter.param_type_name == "argument"
-            name = parameter.name.upper() if is_argument else ", ".join([*parameter.opts, *parameter.secondary_opts])
-            value = parameter.default
-            unset = parameter.required or value is None or value is False or value in ("", ())
-            default = "" if unset else f" Default {value}."
-            lines.append(f"| `{name}` | {getattr(parameter, 'help', None) or ''}{default} |")
-        lines.append("")
-    return lines
-
-
-def _unfold(text: str) -> str:
-    return "\n".join(line.strip() for line in text.strip().splitlines())
+def reference_pages() -> dict[Path, str]:
+    """Every page below docs/reference that is written from the code."""
+    return {REFERENCE / name: write(RESULTS) for name, write in PAGES.items()}
 
 
 def studies() -> dict[str, Study]:
@@ -95,46 +61,64 @@ def page() -> str:
 
 def results_table() -> str:
     """One line per judged split of a run that belongs to no study, and of a study's row that says `readme = true`."""
-    header = (
-        "run",
-        "track, split",
-        *(name.replace("_", " ").replace("f1", "F1").replace("auc", "AUC") for name in COLUMNS),
-        "n",
-        "training",
-    )
+    return table(HEADER, own_rows())
+
+
+def own_rows() -> list[tuple[str, ...]]:
+    """The cells of `results_table`."""
     found, grids = read_results(RESULTS), studies()
-    lines = [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
+    rows: list[tuple[str, ...]] = []
     for stem, result in loose_results(grids.values(), found).items():
-        lines += _results_lines(f"[`{stem}`](results/{stem}.json)", [result])
+        architecture = result["settings"]["model"]["architecture"]
+        name = f"{NAMES.get(architecture, architecture)}, recipe {result['recipe']}"
+        rows += _judged_rows(f"[{name}](results/{stem}.json)", [result])
     for study in grids.values():
         for row in study.rows:
             runs = list(row_results(study, row, found).values()) if row.readme else []
             count = f", {len(runs)} seeds" if len(runs) > 1 else ""
-            lines += _results_lines(f"[{row.title}{count}](docs/results.md)", runs)
-    return "\n".join(lines)
+            rows += _judged_rows(f"[{row.title}{count}](docs/results.md)", runs)
+    return rows
 
 
-def _results_lines(name: str, runs: list[Result]) -> list[str]:
-    """One line per judged split."""
-    lines = []
+def _judged_rows(name: str, runs: list[Result]) -> list[tuple[str, ...]]:
+    """One row per judged split."""
+    rows = []
     for split in runs[0]["metrics"] if runs else ():
         judgements = [run["metrics"][split] for run in runs if split in run["metrics"]]
-        cells = [name, f"{runs[0]['track']}, {split}"]
-        cells += [estimate_text([judgement["metrics"][column] for judgement in judgements]) for column in COLUMNS]
-        minutes = sum((run["elapsed_s"] or 0) / 60 for run in runs) / len(runs)
-        cells += [str(judgements[0]["n_images"]), f"{minutes:.0f} min, {cores_text(runs[0]['machine'])}"]
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
+        scores = [estimate_text([judgement["metrics"][column] for judgement in judgements]) for column in COLUMNS]
+        rows.append((name, f"{runs[0]['track']}, {split}", *scores, str(judgements[0]["n_images"])))
+    return rows
+
+
+def published_rows(group: str) -> list[tuple[str, ...]]:
+    """Cells of what others published: `report` or `peer`; what they do not state is a dash."""
+    entries: list[dict[str, Any]] = tomllib.loads(PUBLISHED.read_text(encoding="utf-8"))["rows"]
+    names = ("model", "judged_on", *COLUMNS, "n", "source")
+    return [tuple(str(entry.get(name, "–")) for name in names) for entry in entries if entry["group"] == group]
+
+
+def readme_tables() -> str:
+    """What the report published, what was measured here, what others published."""
+    parts = [
+        "**Published by the report** (its numbers, on its own choice of images, the one on which it chose)",
+        table(PUBLISHED_HEADER, published_rows("report")),
+        "**Measured here**",
+        results_table(),
+        "**Published by others** (their numbers, on other splits and other images)",
+        table(PUBLISHED_HEADER, published_rows("peer")),
+    ]
+    return "\n\n".join(parts)
 
 
 def readme_with_results(text: str) -> str:
-    """README text with a fresh table between its two marks."""
+    """README text with fresh tables between its two marks."""
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n\n{results_table()}\n\n{END}{after}"
+    return f"{before}{BEGIN}\n\n{readme_tables()}\n\n{END}{after}"
 
 
 if __name__ == "__main__":
     README.write_text(readme_with_results(README.read_text(encoding="utf-8")), encoding="utf-8")
-    REFERENCE.write_text(reference(), encoding="utf-8")
+    for path, text in reference_pages().items():
+        path.write_text(text, encoding="utf-8")
     PAGE.write_text(page(), encoding="utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import re
 import shlex
 from collections.abc import Iterator
@@ -18,8 +19,14 @@ from lentigo.core.errors import ConfigError
 
 UsageError = typer.BadParameter.__mro__[1]
 REPOSITORY = Path(__file__).resolve().parents[1]
-PAGES = (REPOSITORY / "README.md", REPOSITORY / "CHANGELOG.md", *sorted((REPOSITORY / "docs").glob("*.md")))
+DOCS = REPOSITORY / "docs"
+PAGES = (REPOSITORY / "README.md", REPOSITORY / "CHANGELOG.md", *sorted(DOCS.rglob("*.md")))
 TOP_FOLDERS = "docs|src|tests|benchmarks|results|tools"
+
+
+def page_id(page: Path) -> str:
+    """How a test names a page: its path within the repository."""
+    return page.relative_to(REPOSITORY).as_posix()
 
 
 def page_text(page: Path) -> str:
@@ -44,14 +51,15 @@ def command_lines(page: Path) -> list[tuple[list[str], bool]]:
     launcher = r"(?:torchrun|python3?(?:\.11)?)\s.*?-m\s+|\.venv/bin/"
     found = []
     for line, inline in code_lines(page_text(page)):
-        match = re.match(rf"(?:{launcher})?lentigo(?:\s+(.*))?$", line)
+        command, _, _ = line.partition(" > ")
+        match = re.match(rf"(?:{launcher})?lentigo(?:\s+(.*))?$", command)
         if match:
             found.append((shlex.split(match[1] or "", comments=True), inline))
     return found
 
 
 COMMANDS = [
-    pytest.param(arguments, inline, id=f"{page.name}: {' '.join(arguments)}")
+    pytest.param(arguments, inline, id=f"{page_id(page)}: {' '.join(arguments)}")
     for page in PAGES
     for arguments, inline in command_lines(page)
 ]
@@ -69,8 +77,8 @@ def generator() -> ModuleType:
 
 
 def test_reference_is_up_to_date(generator: ModuleType) -> None:
-    page = generator.REFERENCE.read_text(encoding="utf-8")
-    assert page == generator.reference(), "run `python docs/generate.py`"
+    for path, text in generator.reference_pages().items():
+        assert path.read_text(encoding="utf-8") == text, f"{path.name}: run `python docs/generate.py`"
 
 
 def test_commands_were_found() -> None:
@@ -122,13 +130,29 @@ def test_wrong_command_line_is_noticed(line: str) -> None:
         parse(line.split(), inline=False)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
 def test_recipe_keys_exist(page: Path) -> None:
     sections = "|".join(Config.model_fields)
     text = page_text(page)
-    named = {key for code, _ in code_lines(text) for key in re.findall(rf"(?<!/)\b(?:{sections})\.[a-z_]+\b", code)}
+    named = {key for code, _ in code_lines(text) for key in re.findall(rf"(?<![/.])\b(?:{sections})\.[a-z_]+\b", code)}
     named = {key for key in named if not key.endswith((".csv", ".toml", ".json", ".md", ".txt", ".html", ".py"))}
     assert named <= set(all_keys())
+
+
+def test_index_names_every_page() -> None:
+    linked = set(re.findall(r"\]\(([^)]+\.md)\)", (DOCS / "index.md").read_text(encoding="utf-8")))
+    pages = {page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md")} - {"index.md"}
+    assert linked == pages
+
+
+def test_published_numbers_name_their_source(generator: ModuleType) -> None:
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    groups = [generator.published_rows(group) for group in ("report", "peer")]
+    assert all(groups)
+    for row in itertools.chain(*groups):
+        assert len(row) == len(generator.PUBLISHED_HEADER)
+        assert row[-1] not in ("", "–"), f"{row[0]} has no source"
+        assert f"| {' | '.join(row)} |" in readme, "run `python docs/generate.py`"
 
 
 def anchors(page: Path) -> set[str]:
@@ -137,7 +161,7 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
 def test_links_lead_somewhere(page: Path) -> None:
     text = page_text(page)
     targets = re.findall(r"\]\(([^)\s]+)[^)]*\)", text) + re.findall(r'(?:src|href)="([^"]+)"', text)
@@ -151,7 +175,7 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors(file), f"{page.name} links to {target}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
 def test_files_exist(page: Path) -> None:
     """Files of the repository that a page names by path, outside command lines."""
     prose = re.sub(r"`(?:lentigo|pip|make|torchrun)[^`]*`", "", page_text(page))

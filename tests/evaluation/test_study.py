@@ -316,7 +316,7 @@ def test_shipped_studies_resolve(repository: Path, tmp_path: Path) -> None:
 
 
 def test_every_key_is_documented(repository: Path) -> None:
-    page = (repository / "docs" / "studies.md").read_text(encoding="utf-8")
+    page = (repository / "docs" / "how-to" / "studies.md").read_text(encoding="utf-8")
     for model in (Study, GridRow, Teacher):
         for name, facts in model.model_fields.items():
             key = facts.alias or name

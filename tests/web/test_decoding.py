@@ -1,4 +1,4 @@
-"""What the browser decodes otherwise than Pillow, in levels of 255; docs/page.md tells it."""
+"""What the browser decodes otherwise than Pillow, in levels of 255; docs/how-to/page.md tells it."""
 
 from __future__ import annotations
 

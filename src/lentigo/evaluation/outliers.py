@@ -8,8 +8,8 @@ Three scores per image, higher is stranger:
   classes (Lee et al., NeurIPS 2018), features scaled to length 1 (Mueller & Hein, ICML 2025).
 
 The gate uses mahalanobis: on photographs of other things and on drawings it is far ahead of the logits, which took
-noisy images for more familiar than val (results/outliers-report-gray-paper-v3.json; docs/outliers.md has the
-command). The features are scaled to length 1 because without it, networks trained on a few hundred images took
+noisy images for more familiar than val (results/outliers-report-gray-paper-v3.json; docs/explanation/outliers.md has
+the command). The features are scaled to length 1 because without it, networks trained on a few hundred images took
 noise for familiar. Pen marks are seen by no score; blur and exposure are the business of `data.quality`.
 `measure_outliers` judges any run.
 

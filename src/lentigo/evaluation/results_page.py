@@ -29,8 +29,8 @@ METRICS = {
 NOT_RUN = "not run"
 HEAD = """# Results
 
-Written by `python docs/generate.py` from the files in [results/](../results); [studies.md](studies.md) says how they
-are made.
+Written by `python docs/generate.py` from the files in [results/](../results); [studies](how-to/studies.md)
+says how they are made.
 
 One seed: the value and its 95% interval from 2000 resamples of lesions. Several seeds: mean ± standard deviation over
 the seeds, and in brackets the mean of the seeds' interval bounds: what the choice of images to judge on leaves open.

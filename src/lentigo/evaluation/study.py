@@ -296,5 +296,5 @@ def _describe(problem: Mapping[str, Any]) -> str:
 def _wrong(origin: str, problems: Sequence[str]) -> ConfigError:
     return ConfigError(
         f"{origin}: {len(problems)} wrong settings: {'; '.join(problems)}",
-        "Correct them; docs/studies.md lists the keys of a study.",
+        "Correct them; docs/how-to/studies.md lists the keys of a study.",
     )
