@@ -20,7 +20,8 @@ from lentigo.core.errors import ConfigError
 UsageError = typer.BadParameter.__mro__[1]
 REPOSITORY = Path(__file__).resolve().parents[1]
 DOCS = REPOSITORY / "docs"
-PAGES = (REPOSITORY / "README.md", REPOSITORY / "CHANGELOG.md", *sorted(DOCS.rglob("*.md")))
+ROOT_PAGES = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")
+PAGES = (*(REPOSITORY / name for name in ROOT_PAGES), *sorted(DOCS.rglob("*.md")))
 TOP_FOLDERS = "docs|src|tests|benchmarks|results|tools"
 
 
