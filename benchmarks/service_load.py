@@ -195,8 +195,8 @@ def expected_answers(classifier: Classifier, files: Sequence[Path]) -> list[Any]
     answers = []
     for file in files:
         prepared = classifier.prepare(file)
-        logits = classifier.logits(prepared.pixels[None])
-        [prediction] = classifier.decide([file.name], logits, [prepared.quality_flags])
+        judged = classifier.judge(prepared.pixels[None])
+        [prediction] = classifier.decide([file.name], judged.logits, [prepared.quality_flags], judged.distances)
         answers.append(json.loads(json.dumps(prediction.as_dict())))
     return answers
 

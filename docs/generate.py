@@ -11,6 +11,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from lentigo.core.shipped import DEFAULT_MODEL
 from lentigo.evaluation.markdown import table
 from lentigo.evaluation.results_page import (
     Result,
@@ -71,6 +72,7 @@ def own_rows() -> list[tuple[str, ...]]:
     for stem, result in loose_results(grids.values(), found).items():
         architecture = result["settings"]["model"]["architecture"]
         name = f"{NAMES.get(architecture, architecture)}, recipe {result['recipe']}"
+        name = f"**The shipped model**, {name}" if stem == DEFAULT_MODEL else name
         rows += _judged_rows(f"[{name}](results/{stem}.json)", [result])
     for study in grids.values():
         for row in study.rows:

@@ -12,7 +12,7 @@ import pytest
 
 from lentigo.core.run_dir import RunDir
 from lentigo.data.catalog import Catalog
-from lentigo.deploy import export as export_module
+from lentigo.deploy import variants as variants_module
 from lentigo.deploy.onnx_graph import export_graph
 
 from .conftest import must, run_lentigo
@@ -71,7 +71,7 @@ def test_failed_gate_exits_with_4_and_writes_nothing(run: RunDir, monkeypatch: p
             parameter.data.mul_(1.01)
         return export_graph(network, spec)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(export_module, "export_graph", other_network)
+    monkeypatch.setattr(variants_module, "export_graph", other_network)
     said = run_lentigo("export", run.path, *FAST, "--out", run.path.parent / "out", "--json")
     assert said.code == 4
     assert said.json["exit_code"] == 4

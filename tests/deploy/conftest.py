@@ -11,11 +11,25 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
 
 from lentigo.core.predictions import Predictions
+from lentigo.core.taxonomy import CLASS_CODES
 from lentigo.data.preprocess import Preprocess
-from lentigo.deploy.exported import FEATURE_MAP_NAME, INPUT_NAME, LOGITS_NAME, ExportedModel, Variant, VariantFiles
+from lentigo.data.synthetic import draw_lesion
+from lentigo.deploy.exported import (
+    FEATURE_MAP_NAME,
+    INPUT_NAME,
+    LOGITS_NAME,
+    ExportedModel,
+    OutlierLimit,
+    Variant,
+    VariantFiles,
+)
+from lentigo.deploy.graph_session import GraphSession
+from lentigo.deploy.outlier_graph import with_outlier_distance
 from lentigo.evaluation.fit_calibration import fit_calibration
+from lentigo.evaluation.outliers import fit_gate, fit_statistics
 
 TINY_SIZE_PX, TINY_CELLS, TINY_CHANNELS = 32, 8, 12
 TINY_SEED = 5
@@ -78,8 +92,27 @@ def tiny_predictions(seed: int, count: int = 500) -> Predictions:
     return Predictions(names, names, labels, logits)
 
 
-def write_tiny_model(folder: Path, preprocess: Preprocess, **changes: object) -> Path:
-    """An export folder with both variants; fp32 is calibrated for 1 and 4 views, int8 for 1. `changes`: of the spec."""
+def drawn_squares(preprocess: Preprocess, first_seed: int, count: int) -> NDArray[np.uint8]:
+    """(N, S, S, 3) of drawn lesions, the classes in turn."""
+    drawings = (draw_lesion(CLASS_CODES[i % 7], lesion_seed=first_seed + i, size_px=48) for i in range(count))
+    return np.stack([preprocess.finished_square(preprocess.first_step(Image.fromarray(one))) for one in drawings])
+
+
+def gated(graph: bytes, preprocess: Preprocess) -> tuple[bytes, OutlierLimit]:
+    """The graph with the distance from drawn lesions, and a limit that three in four others of them pass."""
+    features = GraphSession.open(graph, "tiny").feature_maps(drawn_squares(preprocess, 0, 42)).mean(axis=(2, 3))
+    graph = with_outlier_distance(graph, fit_statistics(features, np.arange(42) % 7, components=4))
+    distances = np.sort(GraphSession.open(graph, "tiny").outlier_distances(drawn_squares(preprocess, 100, 42)))
+    gate = fit_gate("mahalanobis", distances, pass_rate=0.75)
+    beyond = distances[distances > gate.threshold].tolist()
+    return graph, OutlierLimit(threshold=gate.threshold, pass_rate=0.75, n=gate.n, beyond=tuple(beyond))
+
+
+def write_tiny_model(folder: Path, preprocess: Preprocess, *, gate: bool = True, **changes: object) -> Path:
+    """An export folder with both variants; fp32 is calibrated for 1 and 4 views, int8 for 1. `changes`: of the spec.
+
+    Without `gate` no variant tells images of another kind, as in older exports.
+    """
     folder.mkdir(parents=True)
     weights = draw_weights()
     rounded = weights | {"convolution": np.round(weights["convolution"] * 16) / np.float32(16)}
@@ -88,13 +121,16 @@ def write_tiny_model(folder: Path, preprocess: Preprocess, **changes: object) ->
     }
     variants = {}
     for name, own, views in (("fp32", weights, ("1", "4")), ("int8", rounded, ("1",))):
-        graph = tiny_graph(preprocess, own)
+        graph, limit = tiny_graph(preprocess, own), None
+        if gate:
+            graph, limit = gated(graph, preprocess)
         (folder / VariantFiles[name]).write_bytes(graph)
         variants[name] = Variant(
             file=VariantFiles[name],
             sha256=hashlib.sha256(graph).hexdigest(),
             size_bytes=len(graph),
             calibrations={one: calibrations[int(one)] for one in views},
+            outlier_limit=limit,
         )
     spec = ExportedModel(
         name="tiny",
@@ -127,10 +163,10 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_gray_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same in gray with a centre crop, and without a linear head or any calibration."""
+    """The same in gray with a centre crop, and without a linear head, any calibration or limit."""
     folder = tmp_path_factory.mktemp("tiny-gray") / "export"
     preprocess = Preprocess(color_mode="gray", resize_rule="crop", resize_steps_px=(TINY_SIZE_PX,))
-    write_tiny_model(folder, preprocess, head_weight=(), head_bias=())
+    write_tiny_model(folder, preprocess, gate=False, head_weight=(), head_bias=())
     spec = ExportedModel.load(folder)
     bare = {name: variant.model_copy(update={"calibrations": {}}) for name, variant in spec.variants.items()}
     spec.model_copy(update={"variants": bare}).save(folder)

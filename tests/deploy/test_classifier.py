@@ -28,7 +28,7 @@ from lentigo.core.predictions import softmax
 from lentigo.core.taxonomy import CLASS_CODES, MALIGNANT_LABELS, MELANOMA_LABEL
 from lentigo.data.synthetic import draw_lesion
 from lentigo.deploy import classifier as classifier_module
-from lentigo.deploy.classifier import Classifier
+from lentigo.deploy.classifier import Classifier, Judged
 from lentigo.deploy.exported import ExportedModel
 from lentigo.deploy.graph_session import image_views
 from lentigo.deploy.image_input import ImageInput
@@ -318,13 +318,13 @@ def test_batches_change_nothing_and_bound_what_is_held(
 ) -> None:
     whole = classifier.predict(drawings)
     counts: list[int] = []
-    original = Classifier.logits
+    original = Classifier.judge
 
-    def counted(self: Classifier, pixels: Pixels) -> NDArray[np.float32]:
+    def counted(self: Classifier, pixels: Pixels) -> Judged:
         counts.append(len(pixels))
         return original(self, pixels)
 
-    monkeypatch.setattr(Classifier, "logits", counted)
+    monkeypatch.setattr(Classifier, "judge", counted)
     for batch_size in (1, 5, 14):
         counts.clear()
         for one, other in zip(classifier.predict(drawings, batch_size=batch_size), whole, strict=True):
@@ -461,7 +461,8 @@ print(classifier.predict("a.png")[0].name)
 def test_the_page_s_examples_run(
     repository: Path, tiny_model: Path, drawings: list[Pixels], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", (repository / "docs" / "classifier.md").read_text("utf-8"), re.DOTALL)
+    page = repository / "docs" / "how-to" / "classifier.md"
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
     assert len(blocks) >= 3
     shutil.copytree(tiny_model, tmp_path / "runs" / "my-run" / "export")
     for name in ("a.jpg", "b.png"):
@@ -469,4 +470,4 @@ def test_the_page_s_examples_run(
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
     for block in blocks:
-        exec(compile(block, "docs/classifier.md", "exec"), names)
+        exec(compile(block, page.name, "exec"), names)

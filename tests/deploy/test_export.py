@@ -20,8 +20,9 @@ from lentigo.core.run_dir import RunDir
 from lentigo.data.catalog import Catalog
 from lentigo.data.images import load_image
 from lentigo.data.preprocess import Preprocess
-from lentigo.deploy import export as export_module
+from lentigo.deploy import half_weights as half_weights_module
 from lentigo.deploy import int8 as int8_module
+from lentigo.deploy import variants as variants_module
 from lentigo.deploy.classifier import Classifier
 from lentigo.deploy.export import Export, export_run
 from lentigo.deploy.exported import METADATA_KEY, ExportedModel
@@ -33,10 +34,10 @@ from lentigo.deploy.output_folder import output_folder
 from lentigo.deploy.parity import (
     VariantParity,
     compare_speed,
-    int8_failures,
     judge_variant,
     paired_scores,
     require_fp32,
+    rounding_failures,
 )
 from lentigo.deploy.parity_table import parity_section
 from lentigo.deploy.provenance import read_facts, weights_licence
@@ -44,7 +45,7 @@ from lentigo.deploy.quantize import Quantizer
 from lentigo.evaluation.compare import compare
 from lentigo.evaluation.fit_calibration import fit_calibration
 from lentigo.evaluation.metrics import Estimate
-from lentigo.models.checkpoint import ModelSpec, load_checkpoint
+from lentigo.models.checkpoint import ModelSpec, load_checkpoint, load_tensors
 from lentigo.models.network import build_network
 from lentigo.training.inference import _views
 from lentigo.training.rows import judged_rows
@@ -219,7 +220,7 @@ def test_fp32_gate_writes_nothing(own: RunDir, monkeypatch: pytest.MonkeyPatch) 
     def slightly_wrong(*arguments: object) -> bytes:
         return _with_bias(export_graph(*arguments), 2e-4)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(export_module, "export_graph", slightly_wrong)
+    monkeypatch.setattr(variants_module, "export_graph", slightly_wrong)
     before = names_below(own.path.parent)
     with pytest.raises(ExportError, match=r"within 0.0001 of torch's on \d+ val images.*0.0002") as error:
         export_run(own, targets=("onnx",), resamples=100)
@@ -239,6 +240,14 @@ def test_int8_gate_writes_nothing(own: RunDir, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(ExportError, match=r"2 attempts.*balanced accuracy -\d.*n 10.*Nothing was written") as error:
         export_run(own, resamples=100)
     assert error.value.exit_code == ExitCode.GATE
+    assert names_below(own.path.parent) == before
+
+
+def test_fp16_gate_writes_nothing(own: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(variants_module, "halve_weights", lambda graph: _with_bias(graph, 100.0))
+    before = names_below(own.path.parent)
+    with pytest.raises(ExportError, match=r"fp16: balanced accuracy -\d.*n 10.*Nothing was written"):
+        export_run(own, targets=("fp16",), resamples=100)
     assert names_below(own.path.parent) == before
 
 
@@ -283,7 +292,7 @@ def judged(balanced: float | None, melanoma: float | None) -> VariantParity:
     ],
 )
 def test_int8_gates(balanced: float, melanoma: float | None, failing: tuple[str, ...]) -> None:
-    found = int8_failures(judged(balanced, melanoma))
+    found = rounding_failures(judged(balanced, melanoma))
     assert len(found) == len(failing)
     assert all(text.startswith(name) for text, name in zip(found, failing, strict=True))
     assert all(("n 9" in text) == text.startswith("balanced") for text in found)
@@ -377,6 +386,42 @@ def test_folder_that_is_taken(own: RunDir) -> None:
         export_run(own, targets=("onnx",), out=own.path, force=True)
 
 
+def test_small_package_to_train_from(own: RunDir, exported: Export, monkeypatch: pytest.MonkeyPatch) -> None:
+    """fp16 in place of fp32, with the checkpoint and its terms: half the size, the same answers, the same weights."""
+    monkeypatch.setattr(half_weights_module, "_FEWEST_VALUES", 16)
+    terms = "weights: CC BY-NC 4.0 (trained on HAM10000)"
+    written = export_run(own, targets=("fp16",), resamples=100, name="small", with_start=True, licence=terms)
+    assert {path.name for path in written.folder.iterdir()} == {
+        "model.fp16.onnx", "model.json", "parity.json", "MODEL_CARD.md", "golden", "start.safetensors",
+        "LICENSE-WEIGHTS.txt",
+    }  # fmt: skip
+    assert "creativecommons.org/licenses/by-nc/4.0" in (written.folder / "LICENSE-WEIGHTS.txt").read_text()
+    assert (written.model.name, set(written.model.variants)) == ("small", {"fp16"})
+    assert [(one.variant, one.views) for one in written.parity.variants] == [
+        ("fp32", 1), ("fp32", 4), ("fp16", 1), ("fp16", 4),
+    ]  # fmt: skip
+    classifier = Classifier.load(written.folder)
+    assert (classifier.variant, classifier.calibrated) == ("fp16", True)
+    kinds = {tensor.data_type for tensor in onnx.load(written.folder / "model.fp16.onnx").graph.initializer}
+    assert onnx.TensorProto.FLOAT16 in kinds
+    pixels = np.stack([classifier.prepare(row.path).pixels for row in val_of(own)])
+    found, expected = classifier.logits(pixels), Classifier.load(exported.folder).logits(pixels)
+    assert 0 < np.abs(found - expected).max() < 0.05
+    golden = written.folder / "golden"
+    assert check_golden(golden, lambda path: classifier.predict(path)[0].logits, variant="fp16") <= 1e-4
+    halves, _ = load_tensors(written.folder / "start.safetensors")
+    for name, tensor in load_tensors(own.best)[0].items():
+        assert torch.equal(halves[name], tensor.half() if tensor.is_floating_point() else tensor), name
+
+
+def test_weights_beyond_half_precision() -> None:
+    weights = numpy_helper.from_array(np.full((300,), 7e4, np.float32), "large")
+    output = onnx.helper.make_tensor_value_info("large", onnx.TensorProto.FLOAT, [300])
+    graph = onnx.helper.make_graph([], "one", [], [output], [weights])
+    with pytest.raises(ExportError, match="fp16: large has weights up to 7e"):
+        half_weights_module.halve_weights(onnx.helper.make_model(graph).SerializeToString())
+
+
 def test_failure_while_writing_leaves_the_old_folder(tmp_path: Path) -> None:
     (tmp_path / "export").mkdir()
     (tmp_path / "export" / "model.json").write_text("old")
@@ -393,8 +438,8 @@ def test_failure_while_writing_leaves_the_old_folder(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_exported(own: RunDir, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="coreml"):
-        export_run(own, targets=("onnx", "coreml"))
+    with pytest.raises(ConfigError, match="tflite"):
+        export_run(own, targets=("onnx", "tflite"))
     text = own.catalog.read_text(encoding="utf-8")
     first = val_of(own).rows[0]
     own.catalog.write_text(text.replace(str(first.path), str(tmp_path / "gone.jpg")), encoding="utf-8")

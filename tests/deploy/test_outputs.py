@@ -40,12 +40,14 @@ def source(classifier: Classifier) -> Source:
 
 @pytest.fixture(scope="module")
 def outcomes(classifier: Classifier) -> tuple[Outcome, ...]:
-    """12 images: number 5 failed, number 2 has a name with everything that formats use."""
+    """12 images: number 5 failed, number 2 has a name with all that formats use, every third is of another kind."""
     pixels = np.random.default_rng(2).integers(0, 256, (COUNT, 32, 32, 3), dtype=np.uint8)
     names = [ODD if number == 2 else f"im/{number:02d}.png" for number in range(COUNT)]
     items = [Item(name, f"id{number}", Path(name)) for number, name in enumerate(names)]
     flags = [("blur", "size_px") if number == 4 else () for number in range(COUNT)]
-    found = classifier.decide(names, classifier.logits(pixels), flags)
+    assert classifier.outlier_limit is not None
+    distances = np.float32(classifier.outlier_limit.threshold) * np.resize(np.float32([2.0, 0.5, 0.9]), COUNT)
+    found = classifier.decide(names, classifier.logits(pixels), flags, distances)
     failed = Failure(names[BAD], f"{names[BAD]} is no image, <i>alas</i>", "Copy it again.")
     return tuple(
         Outcome(item, failed) if number == BAD else Outcome(item, answer, square)
@@ -77,6 +79,7 @@ def test_csv_holds_the_answers(outcomes: tuple[Outcome, ...], source: Source, tm
         assert (row["label"], row["error"]) == (answer.label, "")
         assert row["abstain"] == ("yes" if answer.abstain else "no")
         assert tuple(row["conformal_set"].split()) == answer.conformal_set
+        assert row["outlier"] == ("yes" if number % 3 == 0 else "no")
     assert rows[4]["quality_flags"] == "blur size_px"
 
 
@@ -211,6 +214,7 @@ def test_parquet_has_typed_columns(outcomes: tuple[Outcome, ...], source: Source
     for row, outcome in zip(rows, outcomes, strict=True):
         if not isinstance(outcome.answer, Failure):
             assert {code: row[f"p_{code}"] for code in CLASS_CODES} == outcome.answer.probs
+            assert row["outlier"] is outcome.answer.outlier
             assert tuple(row[f"logit_{code}"] for code in CLASS_CODES) == outcome.answer.logits
 
 

@@ -83,7 +83,7 @@ def test_pixels_are_normalised_in_float(quantizer: Quantizer) -> None:
     nodes = list(onnx.load_model_from_string(quantizer.quantize()).graph.node)
     makers = {output: node for node in nodes for output in node.output}
     firsts = [node for node in nodes if node.op_type == "QuantizeLinear" and _reaches_pixels(node, makers)]
-    assert [makers[node.input[0]].op_type for node in firsts] == ["Transpose"]
+    assert [makers[node.input[0]].op_type for node in firsts] == ["Div"]
 
 
 def _reaches_pixels(node: onnx.NodeProto, makers: dict[str, onnx.NodeProto]) -> bool:

@@ -97,8 +97,9 @@ def test_an_answer_is_the_classifiers(client: TestClient, classifier: Classifier
     assert said.status_code == 200
     [answer] = said.json()
     prepared = classifier.prepare(content, "lesion.jpg")
-    logits = classifier.logits(prepared.pixels[None])
-    [expected] = classifier.decide(["lesion.jpg"], logits, [prepared.quality_flags])
+    judged = classifier.judge(prepared.pixels[None])
+    flags = [prepared.quality_flags]
+    [expected] = classifier.decide(["lesion.jpg"], judged.logits, flags, judged.distances)
     assert answer == json.loads(json.dumps(expected.as_dict()))
     assert set(answer) == set(ImageAnswer.model_fields) - {"heatmap"}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 from pathlib import Path
@@ -13,7 +14,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from lentigo.core.errors import CheckpointError
+from lentigo import __version__
+from lentigo.core import shipped
+from lentigo.core.errors import CheckpointError, ConfigError
+from lentigo.core.taxonomy import CLASS_CODES
 from lentigo.models.network import build_network, find_architecture
 from lentigo.models.weights import START_KEY, WeightsReport, load_weights, read_tensors
 
@@ -262,3 +266,47 @@ def test_published_files_load(pretrained: Path, name: str, file: str, missing_he
     means = torch.cat([b.flatten() for key, b in network.state_dict().items() if key.endswith("running_mean")])
     assert means.abs().max() > 1
     assert torch.isfinite(network.eval()(torch.zeros(1, 3, 64, 64))).all()
+
+
+def test_shipped_weights_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half precision in the package; the head of the same seven classes comes along."""
+    monkeypatch.setattr(shipped, "ASSETS", tmp_path)
+    with pytest.raises(CheckpointError, match="this installation has no weights of the shipped model") as error:
+        load(fresh(), "lentigo")
+    assert "`imagenet`" in error.value.remedy
+    trained = fresh(seed=5).state_dict()
+    (tmp_path / "lentigo").mkdir()
+    halves = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in trained.items()}
+    path = tmp_path / "lentigo" / "start.safetensors"
+    description = {"architecture": V2, "classes": CLASS_CODES, "provenance": {"catalog_sha256": "abc"}}
+    save_file(halves, path, metadata={"lentigo": json.dumps(description)})
+    network = fresh()
+    report = load(network, "lentigo")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert report.origin == f"lentigo {__version__}, sha256 {digest[:16]}"
+    assert (report.replaced, report.missing, report.trained_on) == ((), (), "abc")
+    assert "head kept: it was trained on the same classes" in str(report)
+    assert all(
+        torch.equal(tensor, halves[name].to(tensor.dtype))
+        for name, tensor in network.state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    )
+    other = fresh(V3)
+    before = snapshot(other)
+    with pytest.raises(ConfigError, match=r"those of mobilenet_v2; found .* mobilenet_v3_large"):
+        load(other, "lentigo", V3)
+    assert same(before, other.state_dict())
+
+
+def test_a_head_of_other_classes_is_new(tmp_path: Path) -> None:
+    description = {"architecture": V2, "classes": CLASS_CODES[::-1], "provenance": {"catalog_sha256": "abc"}}
+    trained = fresh(seed=5).state_dict()
+    save_file(trained, tmp_path / "other.safetensors", metadata={"lentigo": json.dumps(description)})
+    network = fresh()
+    before = snapshot(network)
+    report = load(network, tmp_path / "other.safetensors")
+    assert report.replaced == ("classifier.1.bias", "classifier.1.weight")
+    assert "new head" in str(report)
+    assert "head kept" not in str(report)
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(tensor, before[name] if name in report.replaced else trained[name]), name

@@ -61,11 +61,18 @@ def test_quality_is_that_of_python(node: Node, drawings: list[Image.Image]) -> N
     assert len(flagged) > len(LIMITS) / 2, "the pictures must make most checks speak"
 
 
-def decisions(node: Node, classifier: Classifier, logits: np.ndarray, flags: list[tuple[str, ...]]) -> list[Any]:
-    """What decide.js makes of logits (N, 7)."""
-    spec = classifier.spec.model_dump(mode="json")
+def decisions(
+    node: Node,
+    classifier: Classifier,
+    logits: np.ndarray,
+    flags: list[tuple[str, ...]],
+    distances: np.ndarray | None = None,
+) -> list[Any]:
+    """What decide.js makes of logits (N, 7) and distances (N,)."""
+    shared = {"spec": classifier.spec.model_dump(mode="json"), "variant": "fp32"}
+    each = [None] * len(logits) if distances is None else distances.tolist()
     calls = [
-        ["decide", {"name": f"{i}", "logits": row.tolist(), "flags": flags[i], "spec": spec, "variant": "fp32"}]
+        ["decide", {"name": f"{i}", "logits": row.tolist(), "distance": each[i], "flags": flags[i], **shared}]
         for i, row in enumerate(logits)
     ]
     return node.call("decide.js", calls)
@@ -76,14 +83,20 @@ def test_decisions_are_those_of_python(node: Node, request: pytest.FixtureReques
     classifier = Classifier.load(request.getfixturevalue(model))
     logits = np.random.default_rng(0).normal(scale=2.0, size=(60, 7)).astype(np.float32)
     flags: list[tuple[str, ...]] = [("blur", "contrast") if i % 9 == 0 else () for i in range(len(logits))]
-    expected = [one.as_dict() for one in classifier.decide([str(i) for i in range(len(logits))], logits, flags)]
-    found = decisions(node, classifier, logits, flags)
+    limit, distances = classifier.outlier_limit, None
+    if limit is not None:
+        around = (limit.threshold, *limit.beyond, 0.0, 0.9 * limit.threshold, 2 * limit.beyond[-1])
+        distances = np.resize(np.array(around, np.float32), len(logits))
+    names = [str(i) for i in range(len(logits))]
+    expected = [one.as_dict() for one in classifier.decide(names, logits, flags, distances)]
+    found = decisions(node, classifier, logits, flags, distances)
     for ours, theirs in zip(found, expected, strict=True):
         numbers = {key for key, value in theirs.items() if isinstance(value, float)} | {"probs", "logits"}
         assert list(ours) == list(theirs)
         for key in theirs:
             assert ours[key] == (pytest.approx(theirs[key], abs=1e-12) if key in numbers else theirs[key]), key
     assert len({one["abstain"] for one in expected}) == 2
+    assert {one["outlier"] for one in expected} == ({None} if limit is None else {True, False})
 
 
 def with_rules(classifier: Classifier, **limits: float | None) -> Classifier:
@@ -160,6 +173,7 @@ ANSWER = {
     "abstain": None,
     "abstain_reasons": ["a, b"],
     "quality_flags": [],
+    "outlier": True,
     "logits": [0.0] * 7,
     "model": "tiny",
     "variant": "fp32",
@@ -174,6 +188,7 @@ def test_exports(node: Node) -> None:
     assert row["name"] == "'" + ANSWER["name"], "a spreadsheet must not run it"
     assert float(row["prob_mel"]) == ANSWER["probs"]["mel"]
     assert (row["conformal_set"], row["abstain"], row["abstain_reasons"]) == ("mel;nv", "", "a, b")
+    assert row["outlier"] == "true"
 
 
 def test_words(node: Node, tiny_model: Path) -> None:
@@ -189,6 +204,12 @@ def test_words(node: Node, tiny_model: Path) -> None:
     assert two == f"Cannot tell between {names['nv']} and {names['mel']}."
     assert three == f"Cannot tell between {names['nv']}, {names['mel']} and {names['akiec']}."
     assert everything == "Cannot tell: none of the seven kinds can be ruled out."
+    strange = "image of another kind: farther from the training images than 9 of 9 val images"
+    told = {"abstain": True, "abstain_reasons": [strange, "quality of the picture: blur"], "confidence": 1.0}
+    calls = [["abstainWords", told | {"conformal_set": ["mel"], "abstain": one}, calibration] for one in (True, False)]
+    said, silent = node.call("wording.js", calls)
+    assert said == ["Image of another kind: farther from the training images than 9 of 9 validation images."]
+    assert silent == []
     shares = node.call("wording.js", [["percent", share] for share in (0.0, 0.004, 0.006, 0.5, 0.996, 1.0)])
     assert shares == ["<1%", "<1%", "1%", "50%", ">99%", ">99%"]
     point = next(one for one in calibration["operating_points"] if one["goal"] == "sensitivity")

@@ -19,12 +19,20 @@ if TYPE_CHECKING:
 def export(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     to: Annotated[
-        str, typer.Option(help="onnx (float) and int8, with a comma; int8 is judged by the float graph and needs it.")
+        str,
+        typer.Option(
+            help="onnx (float), fp16 (half the size, as fast) and int8, with commas; all are judged on val. For phones "
+            "also executorch and coreml."
+        ),
     ] = "onnx,int8",
     out: Annotated[Path | None, typer.Option(help="Folder to write; default RUN/export.")] = None,
     checkpoint: Annotated[
         Literal["best", "last"], typer.Option(help="The chosen weights or those of the last epoch.")
     ] = "best",
+    name: Annotated[str, typer.Option(help="What the model is called; default as the run.")] = "",
+    with_start: Annotated[
+        bool, typer.Option("--with-start", help="Add the checkpoint in half precision, to train from, and its terms.")
+    ] = False,
     licence: Annotated[str, typer.Option(help="Terms of the weights, instead of what the program knows.")] = "",
     resamples: Annotated[int, typer.Option(min=100, help="Bootstrap resamples.")] = 2000,
     force: Annotated[bool, typer.Option("--force", help="Replace an older export.")] = False,
@@ -35,6 +43,10 @@ def export(
     `lentigo export runs/my-run`
 
     `lentigo export runs/my-run --to onnx --out my-model`
+
+    `lentigo export runs/my-run --to onnx,executorch --out for-a-phone`
+
+    `lentigo export runs/my-run --to fp16 --name my-model --with-start --out my-model`
 
     `lentigo export runs/my-run --force --json`
     """
@@ -48,6 +60,8 @@ def export(
         out=out,
         checkpoint=checkpoint,
         force=force,
+        name=name,
+        with_start=with_start,
         licence=licence,
         resamples=resamples,
         progress=_steps(),

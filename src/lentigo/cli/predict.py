@@ -40,7 +40,8 @@ def predict(
         str | None, typer.Option(help="An exported run, its export folder or a shipped model's name.")
     ] = None,
     variant: Annotated[
-        Literal["fp32", "int8"] | None, typer.Option(help="Which of the model's graphs; default fp32.")
+        Literal["fp32", "fp16", "int8"] | None,
+        typer.Option(help="Which of the model's graphs; default the first of these that it has."),
     ] = None,
     views: Annotated[int, typer.Option(help="1, 2, 4 or 8 turned copies averaged, at as many times the cost.")] = 1,
     output: Annotated[
@@ -77,7 +78,8 @@ def predict(
 
     `lentigo predict "images/*.jpg" --model runs/my-run --format isic --out submission.csv`
     """
-    from lentigo.deploy.classifier import DEFAULT_MODEL, Classifier, find_model
+    from lentigo.core.shipped import DEFAULT_MODEL
+    from lentigo.deploy.classifier import Classifier, find_model
     from lentigo.deploy.graph_session import usable_cores
     from lentigo.deploy.inputs import find_items
     from lentigo.deploy.outputs import Source, check_isic_ids
@@ -233,6 +235,8 @@ def _print_summary(tally: Tally) -> None:
     if tally.flags:
         flags = ", ".join(f"{flag} {count}" for flag, count in tally.flags.most_common())
         print(f"Quality flags (an image may have several): {flags}")
+    if tally.outliers:
+        print(f"Images of another kind than the training images: {tally.outliers}")
 
 
 def _remarks(answer: Prediction) -> tuple[str, str]:

@@ -49,7 +49,8 @@ def serve(
 
     `lentigo serve runs/my-run --build-static site`
     """
-    from lentigo.deploy.classifier import DEFAULT_MODEL, find_model
+    from lentigo.core.shipped import DEFAULT_MODEL
+    from lentigo.deploy.classifier import find_model
 
     if build_static is not None:
         from lentigo.deploy.static_site import build_static as build
@@ -92,7 +93,8 @@ def serve(
 
 def _find(model: str | None, *, runs_alone: bool) -> Path | None:
     """The export to serve; None where no model is named, none is shipped, and there are runs to show."""
-    from lentigo.deploy.classifier import DEFAULT_MODEL, find_model
+    from lentigo.core.shipped import DEFAULT_MODEL
+    from lentigo.deploy.classifier import find_model
 
     try:
         return find_model(model or DEFAULT_MODEL)

@@ -20,7 +20,9 @@ def train(
         str | None, typer.Option(help="Recipe name or TOML file; see `lentigo config`. Default quick.")
     ] = None,
     config: Annotated[Path | None, typer.Option(help="RUN/config.toml of a run to repeat.")] = None,
-    weights: Annotated[str | None, typer.Option(help="imagenet, none, or a .safetensors or .pth file.")] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="imagenet, lentigo (the shipped model), none, or a .safetensors or .pth file.")
+    ] = None,
     overrides: Overrides = None,
     images: Annotated[Path | None, typer.Option(help="Image folder of a CSV that has none beside it.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,

@@ -99,7 +99,9 @@ class ModelConfig(Section):
     """The network and where its weights start."""
 
     architecture: str = Field("mobilenet_v2", description="mobilenet_v2, mobilenet_v3_large, or timm:NAME")
-    weights: str = Field("imagenet", description="imagenet, none, or a .safetensors or .pth file")
+    weights: str = Field(
+        "imagenet", description="imagenet, lentigo (the shipped model), none, or a .safetensors or .pth file"
+    )
     dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.2, description="before the last linear layer")
     batch_norm: Literal["train", "frozen", "sync"] = Field(
         "train", description="train, frozen (statistics stay), or sync (across GPUs)"

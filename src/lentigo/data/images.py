@@ -183,8 +183,14 @@ def _load(stream: IO[bytes], name: str) -> Image.Image:
     damage = wholeness.find_damage(stream) or _raw_damage(image, stream)
     if damage:
         raise _truncated(name, damage)
-    if image.format == "JPEG" and wholeness.in_several_scans(stream):
-        _check_size(*image.size, name, "JPEG of several scans")
+    kind = "JPEG of several scans"
+    # The file is walked through once more only where the answer can matter.
+    if (
+        image.format == "JPEG"
+        and image.width * image.height > MAX_PIXELS_OF[kind]
+        and wholeness.in_several_scans(stream)
+    ):
+        _check_size(*image.size, name, kind)
     stream.seek(place)
     try:
         image.load()

@@ -21,6 +21,9 @@ from lentigo.data.splits import check_fractions, check_group_disjoint, fold_assi
 
 Progress = Callable[[int, int], None]
 
+DEFAULT_FRACTIONS: Mapping[str, float] = {"train": 0.7, "val": 0.15, "test": 0.15}
+"""Shares of the images where none are named."""
+
 
 @dataclass(frozen=True)
 class MadeSplits:

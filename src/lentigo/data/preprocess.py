@@ -46,7 +46,8 @@ class Preprocess(PreprocessConfig):
 
         Augmentation acts on this image, and it is what the training cache holds.
         """
-        image = image.convert("L" if self.color_mode == "gray" else "RGB")
+        mode = "L" if self.color_mode == "gray" else "RGB"
+        image = image if image.mode == mode else image.convert(mode)  # which would copy even where nothing changes
         size = self.resize_steps_px[0]
         if self.resize_rule == "crop":
             image = _shorter_side_crop(image, size, self._resample)

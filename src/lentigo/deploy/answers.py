@@ -61,7 +61,9 @@ class AnswerPool:
         except LentigoError as error:
             return {"name": upload.name, "error": error.message, "remedy": error.remedy}
         pixels = prepared.pixels[None]
-        prediction = self.classifier.decide([upload.name], self.classifier.logits(pixels), [prepared.quality_flags])[0]
+        judged = self.classifier.judge(pixels)
+        flags = [prepared.quality_flags]
+        prediction = self.classifier.decide([upload.name], judged.logits, flags, judged.distances)[0]
         answer = prediction.as_dict()
         if heatmap:
             answer["heatmap"] = None

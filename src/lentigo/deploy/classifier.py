@@ -6,7 +6,7 @@
     for prediction in classifier.predict(["a.jpg", "b.png"]):
         print(prediction.name, prediction.label, prediction.malignant_risk)
 
-`predict` is `prepare` (decode, judge the picture, resize), `logits` (the graph) and `decide` (what was fitted on val),
+`predict` is `prepare` (decode, judge the picture, resize), `judge` (the graph) and `decide` (what was fitted on val),
 which callers that overlap them use by themselves. All of them may run in many threads at once.
 """
 
@@ -23,18 +23,16 @@ from pydantic import ValidationError
 
 from lentigo.core.errors import CheckpointError, ConfigError, DataError, first_five
 from lentigo.core.predictions import softmax
+from lentigo.core.shipped import ASSETS, DEFAULT_MODEL
 from lentigo.core.taxonomy import CLASS_CODES, NUM_CLASSES
 from lentigo.data.quality import check_quality
-from lentigo.deploy.exported import MODEL_FILE, ExportedModel, VariantName
+from lentigo.deploy.doubts import outlier_doubts, rule_doubts
+from lentigo.deploy.exported import MODEL_FILE, OUTLIER_NAME, ExportedModel, OutlierLimit, VariantName
 from lentigo.deploy.graph_session import GraphSession
 from lentigo.deploy.image_input import ImageInput, default_name, read_image
 from lentigo.deploy.prediction import Prediction
-from lentigo.evaluation.calibration import Calibration, Decisions, binary_score, confidence_sizes
-from lentigo.evaluation.selective import AbstainRule
+from lentigo.evaluation.calibration import Calibration, Decisions, binary_score
 
-DEFAULT_MODEL = "lentigo"
-"""Name of the shipped model that is loaded where none is named."""
-ASSETS = Path(__file__).parent / "assets"
 VIEW_COUNTS = (1, 2, 4, 8)
 
 Pixels = NDArray[np.uint8]
@@ -46,6 +44,24 @@ class Prepared:
 
     pixels: Pixels
     quality_flags: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What the graph says of N squares.
+
+    logits: (N, 7) float32, the mean of the views; distances: (N,) float32, of the squares as they are from the training
+    images (`lentigo.evaluation.outliers`), None where the export has no limit for them.
+    """
+
+    logits: NDArray[np.float32]
+    distances: NDArray[np.float32] | None
+
+    @classmethod
+    def joined(cls, parts: Sequence[Judged]) -> Judged:
+        """Those of one classifier, one behind the other."""
+        distances = [one.distances for one in parts if one.distances is not None]
+        return cls(np.concatenate([one.logits for one in parts]), np.concatenate(distances) if distances else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +91,8 @@ class Classifier:
     ) -> Classifier:
         """Load a shipped model by its name, or an export folder, a run folder with `export/`, or a `model.json`.
 
-        `variant` None: fp32 where there is one. `views` of 2, 4 or 8: mirrored, flipped and quarter-turned copies are
-        averaged, at as many times the cost. `threads` None: all cores.
+        `variant` None: fp32 where there is one, else fp16, else int8. `views` of 2, 4 or 8: mirrored, flipped and
+        quarter-turned copies are averaged, at as many times the cost. `threads` None: all cores.
 
         Raises:
             ConfigError: for impossible `views` or `threads`.
@@ -88,16 +104,25 @@ class Classifier:
             raise ConfigError(f"expected 1 thread or more; found {threads}", "Leave it out to use all cores.")
         folder = find_model(model)
         spec = ExportedModel.load(folder)
-        default: VariantName = "fp32" if "fp32" in spec.variants else next(iter(spec.variants))
-        chosen = variant or default
+        chosen = variant or spec.default_variant
         graph = spec.read_graph(folder, chosen)
         session = GraphSession.open(graph, str(folder / spec.variants[chosen].file), threads=threads)
+        if spec.variants[chosen].outlier_limit is not None and not session.has_distances:
+            raise CheckpointError(
+                f"{folder}: expected the output {OUTLIER_NAME} of {chosen}, whose limit is in {MODEL_FILE}; found none",
+                "Export the run again.",
+            )
         return cls(spec, session, chosen, views, _read_calibration(spec, folder, chosen, views), quality)
 
     @property
     def calibrated(self) -> bool:
         """Whether probabilities, thresholds, sets and abstaining were fitted for this variant and number of views."""
         return self.calibration is not None
+
+    @property
+    def outlier_limit(self) -> OutlierLimit | None:
+        """The distance from the training images above which an image is called one of another kind."""
+        return self.spec.variants[self.variant].outlier_limit
 
     def prepare(self, image: ImageInput, name: str = "") -> Prepared:
         """Decode an image, judge it, and make the finished square; messages call it `name`, by default its path.
@@ -122,6 +147,19 @@ class Classifier:
             return np.empty((0, NUM_CLASSES), np.float32)
         return self.session.logits(pixels, views=self.views)
 
+    def judge(self, pixels: Pixels) -> Judged:
+        """All that `decide` wants of finished squares (N, S, S, 3) uint8; N may be large.
+
+        Raises:
+            DataError: for arrays of another shape or kind.
+        """
+        if self.outlier_limit is None:
+            return Judged(self.logits(pixels), None)
+        self._check(pixels)
+        if not len(pixels):
+            return Judged(np.empty((0, NUM_CLASSES), np.float32), np.empty(0, np.float32))
+        return Judged(*self.session.judge(pixels, views=self.views))
+
     def feature_maps(self, pixels: Pixels) -> NDArray[np.float32]:
         """The last feature maps (N, D, H, W) of N > 0 finished squares as they are, without other views.
 
@@ -138,21 +176,25 @@ class Classifier:
         names: Sequence[str],
         logits: NDArray[np.float32],
         prepared_flags: Sequence[tuple[str, ...]],
+        distances: NDArray[np.float32] | None = None,
     ) -> list[Prediction]:
-        """Predictions from logits (N, 7), with N names and N tuples of quality flags.
+        """Predictions from logits (N, 7), with N names and N tuples of quality flags; distances (N,) as in `Judged`.
 
-        No answer should be given where the picture is flagged or the abstain rule does not accept it: the rule by
-        confidence, or the one by the size of the set where no limit of confidence keeps the promise made on val.
+        No answer should be given where the picture is flagged, the image is one of another kind than the training
+        images, or the abstain rule does not accept it: the rule by confidence, or the one by the size of the set where
+        no limit of confidence keeps the promise made on val.
         """
         found = decide(logits, self.calibration)
         risks = {question: binary_score(found.probs, question).tolist() for question in ("malignant", "melanoma")}
         sets = found.sets["class_conditional"]
-        doubts = self._doubts(found)
+        doubts = rule_doubts(found, self.calibration, self.variant, self.views)
+        strange = outlier_doubts(distances, self.outlier_limit, len(logits))
         predictions = []
         rows = zip(names, logits, found.probs, prepared_flags, strict=True)
         for row, (name, row_logits, row_probs, flags) in enumerate(rows):
             answer = int(row_probs.argmax())
-            reasons = (*doubts[row], *(f"quality of the picture: {flag}" for flag in flags))
+            flaws = (*(strange[row] or ()), *(f"quality of the picture: {flag}" for flag in flags))
+            reasons = (*doubts[row], *flaws)
             predictions.append(
                 Prediction(
                     name=name,
@@ -164,9 +206,10 @@ class Classifier:
                     melanoma_risk=risks["melanoma"][row],
                     operating_points={point: bool(called[row]) for point, called in found.positive.items()},
                     conformal_set=tuple(CLASS_CODES[label] for label in np.flatnonzero(sets[row])),
-                    abstain=bool(reasons) if self.calibrated else bool(flags) or None,
+                    abstain=bool(reasons) if self.calibrated else bool(flaws) or None,
                     abstain_reasons=reasons,
                     quality_flags=flags,
+                    outlier=None if strange[row] is None else bool(strange[row]),
                     model=self.spec.name,
                     variant=self.variant,
                     views=self.views,
@@ -189,22 +232,10 @@ class Classifier:
             batch = given[start : start + batch_size]
             names = [default_name(image, number) for number, image in enumerate(batch, start=start + 1)]
             prepared = [self.prepare(image, name) for image, name in zip(batch, names, strict=True)]
-            logits = self.logits(np.stack([one.pixels for one in prepared]))
-            predictions += self.decide(names, logits, [one.quality_flags for one in prepared])
+            judged = self.judge(np.stack([one.pixels for one in prepared]))
+            flags = [one.quality_flags for one in prepared]
+            predictions += self.decide(names, judged.logits, flags, judged.distances)
         return predictions
-
-    def _doubts(self, found: Decisions) -> list[tuple[str, ...]]:
-        """For each image the reason why the abstain rule does not accept it; empty where it does."""
-        if self.calibration is None:
-            unknown = f"not calibrated for {self.variant} with {self.views} view{'s' if self.views > 1 else ''}"
-            return [(unknown,)] * len(found.probs)
-        confidence, sizes = confidence_sizes(found.probs, found.sets["class_conditional"])
-        rules = self.calibration.rules
-        rule = rules["set_size" if rules["confidence"].limit is None else "confidence"]
-        accepted = found.accepted[rule.kind]
-        return [
-            () if accepted[row] else (_reason(rule, confidence[row], sizes[row]),) for row in range(len(found.probs))
-        ]
 
     def _check(self, pixels: Pixels) -> None:
         size = self.spec.preprocess.input_size_px
@@ -255,11 +286,3 @@ def _read_calibration(spec: ExportedModel, folder: Path, variant: VariantName, v
             f"the calibration of {variant} in {folder / MODEL_FILE} cannot be read: {first_five(places)}",
             "Export the run again, or update Lentigo if a newer version wrote it.",
         ) from None
-
-
-def _reason(rule: AbstainRule, confidence: float, size: int) -> str:
-    if rule.limit is None:
-        return f"no rule for abstaining could be found on val: {rule.reason}"
-    if rule.kind == "confidence":
-        return f"confidence {confidence:.3f} is below {rule.limit:.3f}"
-    return f"{size} classes in the set; 1 to {rule.limit:.0f} are accepted"

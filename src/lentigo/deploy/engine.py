@@ -16,11 +16,8 @@ from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from lentigo.core.errors import ConfigError, LentigoError
-from lentigo.deploy.classifier import Classifier, Pixels, Prepared
+from lentigo.deploy.classifier import Classifier, Judged, Pixels, Prepared
 from lentigo.deploy.inputs import Item, printable
 from lentigo.deploy.prediction import Prediction
 
@@ -110,8 +107,9 @@ def answer_batch(
     good = [(item.name, one) for item, one in zip(items, seen, strict=False) if isinstance(one, _Seen)]
     answers: Iterator[Prediction] = iter(())
     if good:
-        logits = np.concatenate([one.logits for _, one in good])
-        answers = iter(classifier.decide([name for name, _ in good], logits, [one.quality_flags for _, one in good]))
+        judged = Judged.joined([one.judged for _, one in good])
+        flags = [one.quality_flags for _, one in good]
+        answers = iter(classifier.decide([name for name, _ in good], judged.logits, flags, judged.distances))
     return [
         Outcome(item, one) if isinstance(one, Failure) else Outcome(item, next(answers), one.pixels)
         for item, one in zip(items, seen, strict=False)
@@ -120,9 +118,9 @@ def answer_batch(
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """logits: (1, 7); pixels: None where nobody wants them, so that a batch holds one square at a time."""
+    """`judged` of one image; pixels: None where nobody wants them, so that a batch holds one square at a time."""
 
-    logits: NDArray[np.float32]
+    judged: Judged
     quality_flags: tuple[str, ...]
     pixels: Pixels | None
 
@@ -131,8 +129,8 @@ def _see(classifier: Classifier, item: Item, keep_pixels: bool) -> _Seen | Failu
     prepared = _prepare(classifier, item)
     if isinstance(prepared, Failure):
         return prepared
-    logits = classifier.logits(prepared.pixels[None])
-    return _Seen(logits, prepared.quality_flags, prepared.pixels if keep_pixels else None)
+    judged = classifier.judge(prepared.pixels[None])
+    return _Seen(judged, prepared.quality_flags, prepared.pixels if keep_pixels else None)
 
 
 def _prepare(classifier: Classifier, item: Item) -> Prepared | Failure:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -28,9 +29,10 @@ Checkpoint = Literal["best", "last"]
 
 @dataclass(frozen=True)
 class ExportSource:
-    """A run, opened: its network on the CPU, its rows, and what torch says of val, (N, 7), one view."""
+    """A run, opened: its checkpoint, that network on the CPU, its rows, what torch says of val, (N, 7), one view."""
 
     run: RunDir
+    path: Path
     network: nn.Module
     spec: ModelSpec
     config: Config
@@ -81,4 +83,4 @@ def open_source(run: RunDir, checkpoint: Checkpoint, progress: Progress) -> Expo
         channels_last=config.training.channels_last,
         progress=partial(progress, "torch on val"),
     ).logits
-    return ExportSource(run, network, spec, config, catalog, images, logits)
+    return ExportSource(run, path, network, spec, config, catalog, images, logits)

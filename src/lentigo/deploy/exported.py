@@ -5,7 +5,9 @@ gray stacked three times), 0..255. Scaling to [0, 1], normalisation and the chan
 that a runtime hands over plain pixels. It gives
 
 - `logits` (N, 7) float32: before softmax, the model's own prior correction included, for one view of the image;
-- `feature_map` (N, D, H, W) float32: the last feature map, from which a class activation map is made.
+- `feature_map` (N, D, H, W) float32: the last feature map, from which a class activation map is made;
+- `outlier_distance` (N,) float32, where the variant has an `outlier_limit`: the squared distance of the map's mean from
+  the training images' (`lentigo.evaluation.outliers`).
 
 `views` of test-time augmentation are the runtime's business: mean logits over copies of the square, as
 `lentigo.training.inference` defines them. What was fitted on val is stored for each variant and number of views
@@ -25,6 +27,7 @@ from lentigo.core.errors import CheckpointError, first_five
 from lentigo.core.files import write_json_atomic
 from lentigo.core.taxonomy import CLASS_CODES
 from lentigo.data.preprocess import Preprocess
+from lentigo.deploy.phone_record import PhoneProgram, PhoneTarget
 
 MODEL_FILE = "model.json"
 PARITY_FILE = "parity.json"
@@ -34,17 +37,45 @@ FORMAT_VERSION = 1
 METADATA_KEY = "lentigo"
 """Key of the ONNX metadata under which the same text as in `model.json` lies, without the files' digests."""
 INPUT_NAME, LOGITS_NAME, FEATURE_MAP_NAME = "pixels", "logits", "feature_map"
+OUTLIER_NAME = "outlier_distance"
 NOTICE = "Research use only. Not a medical device, not a diagnosis."
 
-VariantName = Literal["fp32", "int8"]
-VariantFiles: Mapping[str, str] = {"fp32": "model.onnx", "int8": "model.int8.onnx"}
+VariantName = Literal["fp32", "fp16", "int8"]
+VariantFiles: Mapping[VariantName, str] = {
+    "fp32": "model.onnx",
+    "fp16": "model.fp16.onnx",
+    "int8": "model.int8.onnx",
+}
+"""In the order of preference: where none is named, the first that an export has is run. fp16 stores weights in half
+precision and computes in float32, so that only its size differs."""
+LICENCE_FILE = "LICENSE-WEIGHTS.txt"
+
+
+class OutlierLimit(BaseModel):
+    """The `outlier_distance` above which an image is called one of another kind than the training images.
+
+    Of new images of val's kind at least `pass_rate` pass on average; fixed on `n` val images and this variant's own
+    distances, of which `beyond` are those above the threshold, in ascending order.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    threshold: float
+    pass_rate: float
+    n: int
+    beyond: tuple[float, ...]
+
+    def describe(self, distance: float) -> str:
+        """In words, where a distance above the threshold stands among those of val."""
+        nearer = self.n - sum(one >= distance for one in self.beyond)
+        return f"farther from the training images than {nearer} of {self.n} val images"
 
 
 class Variant(BaseModel):
     """One ONNX file of the model.
 
     `calibrations`: number of views (as text: JSON keys are text) -> `evaluation.calibration.Calibration` as plain
-    values, fitted on val with this variant's own logits.
+    values, fitted on val with this variant's own logits. `outlier_limit`: None where the graph has no such output.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -53,6 +84,7 @@ class Variant(BaseModel):
     sha256: str
     size_bytes: int
     calibrations: dict[str, dict[str, Any]] = {}
+    outlier_limit: OutlierLimit | None = None
 
 
 class ExportedModel(BaseModel):
@@ -77,6 +109,7 @@ class ExportedModel(BaseModel):
     head_weight: tuple[tuple[float, ...], ...] = ()
     head_bias: tuple[float, ...] = ()
     variants: dict[VariantName, Variant]
+    phones: dict[PhoneTarget, PhoneProgram] = {}
     synthetic: bool = False
     licence: str = ""
     notice: str = NOTICE
@@ -117,6 +150,11 @@ class ExportedModel(BaseModel):
                 "Use a model of these seven classes.",
             )
         return model
+
+    @property
+    def default_variant(self) -> VariantName:
+        """The variant that is run where none is named."""
+        return next(name for name in VariantFiles if name in self.variants)
 
     def read_graph(self, folder: Path, variant: VariantName) -> bytes:
         """The bytes of a variant's ONNX file, checked against its digest.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lentigo.core.errors import CheckpointError
-from lentigo.deploy.exported import FEATURE_MAP_NAME, INPUT_NAME, LOGITS_NAME
+from lentigo.deploy.exported import FEATURE_MAP_NAME, INPUT_NAME, LOGITS_NAME, OUTLIER_NAME
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -59,21 +59,38 @@ class GraphSession:
             )
         return cls(session)
 
+    @property
+    def has_distances(self) -> bool:
+        """Whether the graph says how far an image is from the training images."""
+        return any(one.name == OUTLIER_NAME for one in self.session.get_outputs())
+
     def logits(self, pixels: NDArray[np.uint8], *, views: int = 1) -> NDArray[np.float32]:
         """(N, 7): the mean over so many views."""
-        parts = [self._run(LOGITS_NAME, view) for view in image_views(pixels, views)]
-        mean: NDArray[np.float32] = np.mean(parts, axis=0, dtype=np.float32)
-        return mean
+        return _mean([self._run((LOGITS_NAME,), view)[0] for view in image_views(pixels, views)])
+
+    def judge(self, pixels: NDArray[np.uint8], *, views: int = 1) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """`logits` and, of the images as they are, `outlier_distances`, for a graph that has these."""
+        plain, *others = image_views(pixels, views)
+        logits, distances = self._run((LOGITS_NAME, OUTLIER_NAME), plain)
+        return _mean([logits, *(self._run((LOGITS_NAME,), view)[0] for view in others)]), distances
 
     def feature_maps(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(N, D, H, W)."""
-        return self._run(FEATURE_MAP_NAME, pixels)
+        return self._run((FEATURE_MAP_NAME,), pixels)[0]
 
-    def _run(self, output: str, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def outlier_distances(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(N,), of a graph that has this output."""
+        return self._run((OUTLIER_NAME,), pixels)[0]
+
+    def _run(self, outputs: Sequence[str], pixels: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
         chunks = (pixels[start : start + CHUNK_IMAGES] for start in range(0, len(pixels), CHUNK_IMAGES))
-        return np.concatenate(
-            [self.session.run([output], {INPUT_NAME: np.ascontiguousarray(chunk)})[0] for chunk in chunks]
-        )
+        found = [self.session.run(outputs, {INPUT_NAME: np.ascontiguousarray(chunk)}) for chunk in chunks]
+        return [np.concatenate(parts) for parts in zip(*found, strict=True)]
+
+
+def _mean(parts: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    mean: NDArray[np.float32] = np.mean(parts, axis=0, dtype=np.float32)
+    return mean
 
 
 _AGAIN = "Export the run again with `lentigo export RUN`."

@@ -15,7 +15,7 @@ from lentigo.core.errors import ExportError
 from lentigo.core.predictions import Predictions
 from lentigo.core.taxonomy import CLASS_CODES
 from lentigo.data.catalog import Catalog
-from lentigo.deploy.parity import Attempt, Int8Record, VariantParity, int8_failures
+from lentigo.deploy.parity import Attempt, Int8Record, VariantParity, rounding_failures
 from lentigo.deploy.quantize import ERROR_IMAGES, Layer, LayerError, Pixels, Quantizer, correct_shift, layer_errors
 
 ERROR_BUDGET = 0.1
@@ -94,7 +94,7 @@ def _attempt(kept: Sequence[Layer], shift: tuple[float, ...], judged: VariantPar
         logit_shift=shift,
         balanced_accuracy_difference=balanced,
         melanoma_sensitivity_difference=melanoma,
-        failures=int8_failures(judged),
+        failures=rounding_failures(judged),
     )
 
 

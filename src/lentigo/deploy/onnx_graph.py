@@ -33,14 +33,15 @@ class PixelGraph(nn.Module):  # type: ignore[misc]
         self.network = network.eval()
         self.whole_body = hasattr(network, "forward_features") and hasattr(network, "forward_head")
         self.cam_layer = find_architecture(spec.architecture).cam_layer
-        self.register_buffer("mean", torch.tensor(spec.preprocess.mean))
-        self.register_buffer("std", torch.tensor(spec.preprocess.std))
+        self.register_buffer("mean", torch.tensor(spec.preprocess.mean)[:, None, None])
+        self.register_buffer("std", torch.tensor(spec.preprocess.std)[:, None, None])
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """The order of operations is that of `Preprocess.to_input`."""
-        images = (pixels.float() / 255.0 - self.mean) / self.std
-        # Contiguous, or torch averages space by strides, which becomes a dozen nodes and a gather.
-        images = images.permute(0, 3, 1, 2).contiguous()
+        # Contiguous, or torch averages space by strides, which becomes a dozen nodes and a gather. Channels go first
+        # before the arithmetic: onnxruntime took a seventh of MobileNetV2's time for three numbers along the last axis.
+        images = pixels.permute(0, 3, 1, 2).contiguous().float()
+        images = (images / 255.0 - self.mean) / self.std
         if self.whole_body:  # timm's networks
             features = self.network.forward_features(images)
             return self.network.forward_head(features), features

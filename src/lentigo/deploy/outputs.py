@@ -127,7 +127,7 @@ def write_parquet(outcomes: Iterable[Outcome], out: Path, source: Source, *, syn
         *((name, pa.float64()) for name in ("malignant_risk", "melanoma_risk")),
         *((f"logit_{code}", pa.float32()) for code in CLASS_CODES),
         *(("conformal_set", strings), ("abstain", pa.bool_()), ("abstain_reasons", strings)),
-        *(("quality_flags", strings), ("error", pa.string()), ("remedy", pa.string())),
+        *(("quality_flags", strings), ("outlier", pa.bool_()), ("error", pa.string()), ("remedy", pa.string())),
         *(("model", pa.string()), ("variant", pa.string()), ("views", pa.int32()), ("graph", pa.string())),
         ("quality_checked", pa.bool_()),
     ]

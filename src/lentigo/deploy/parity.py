@@ -22,6 +22,7 @@ from lentigo.core.predictions import Predictions
 from lentigo.core.taxonomy import CLASS_CODES, NUM_CLASSES
 from lentigo.deploy.exported import VariantName
 from lentigo.deploy.graph_session import GraphSession
+from lentigo.deploy.phone_record import PhoneParity
 from lentigo.evaluation.intervals import Bootstrap, bootstrap, proportions
 from lentigo.evaluation.metrics import Estimate, Floats, Labels, class_scores, confusion_matrix, overall_scores
 from lentigo.models.cost import Latency
@@ -29,7 +30,7 @@ from lentigo.models.cost import Latency
 LOGIT_LIMIT = 1e-4
 """Gate of fp32: largest difference of a logit to the network's."""
 BALANCED_ACCURACY_LIMIT, MELANOMA_LIMIT = 0.01, 0.02
-"""Gates of int8: what balanced accuracy and melanoma sensitivity may lose against fp32, 0..1."""
+"""Gates of fp16 and int8: what balanced accuracy and melanoma sensitivity may lose against fp32, 0..1."""
 _MELANOMA = CLASS_CODES.index("mel")
 _SPEED_RUNS, _WARM_UP_RUNS = 41, 5
 
@@ -40,8 +41,8 @@ class VariantParity(BaseModel):
     """One variant with one number of views, on val.
 
     `max_logit_difference` and `top1_agreement` are against the network in torch; None where torch was not run with so
-    many views. `melanoma_sensitivity`: melanomas answered as such. `*_difference`: this less fp32, one view each, None
-    for fp32 itself. `latency`: of one image, from finished square to logits.
+    many views. `melanoma_sensitivity`: melanomas answered as such. `*_difference`: this less fp32 with as many
+    views, None for fp32 itself. `latency`: of one image, from finished square to logits.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -118,6 +119,7 @@ class Parity(BaseModel):
     golden_difference: float
     variants: tuple[VariantParity, ...]
     int8: Int8Record | None = None
+    phones: tuple[PhoneParity, ...] = ()
     synthetic: bool = False
 
     def save(self, path: Path) -> Path:
@@ -139,7 +141,7 @@ def judge_variant(
     fp32: Predictions | None = None,
     resamples: int = 2000,
 ) -> VariantParity:
-    """Compare a variant's predictions with the network's logits (N, 7) and, for int8, with those of fp32."""
+    """Compare a variant's predictions with the network's logits (N, 7) and, for rounded ones, with those of fp32."""
     answers = found.logits.argmax(axis=1)
     everything = np.ones(len(found), dtype=np.bool_)
     melanoma = found.label == _MELANOMA
@@ -192,22 +194,22 @@ def paired_scores(found: Predictions, reference: Predictions, *, resamples: int)
     return bootstrap(score, found.lesion_id, resamples=resamples)
 
 
-def require_fp32(difference: float, n_images: int, what: str) -> None:
-    """The gate of fp32.
+def require_fp32(difference: float, n_images: int, what: str, *, graph: str = "fp32") -> None:
+    """The gate of fp32, and of the programs for phones (`graph`), which compute with as many digits.
 
     Raises:
         ExportError: where the graph is not the network.
     """
     if not difference <= LOGIT_LIMIT:  # also where it is not a number
         raise ExportError(
-            f"fp32: expected logits within {LOGIT_LIMIT:g} of torch's on {n_images} {what}; found a difference of "
+            f"{graph}: expected logits within {LOGIT_LIMIT:g} of torch's on {n_images} {what}; found a difference of "
             f"{difference:.3g}. Nothing was written",
-            "Update torch, onnx and onnxruntime; if it stays, please report it with the architecture's name.",
+            "Update torch and what made and ran the graph; if it stays, please report it with the architecture.",
         )
 
 
-def int8_failures(judged: VariantParity) -> tuple[str, ...]:
-    """Why int8 fails its gates, by point estimates; empty where it passes. What is undefined cannot fail."""
+def rounding_failures(judged: VariantParity) -> tuple[str, ...]:
+    """Why a rounded variant fails, by point estimates; empty where it passes. What is undefined cannot fail."""
     gates = (
         ("balanced accuracy", judged.balanced_accuracy_difference, BALANCED_ACCURACY_LIMIT),
         ("melanoma sensitivity", judged.melanoma_sensitivity_difference, MELANOMA_LIMIT),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from lentigo.deploy.parity import Int8Record, Parity, VariantParity
+from lentigo.deploy.phone_record import phone_notes
 from lentigo.evaluation.markdown import plain, table
 from lentigo.evaluation.metrics import Estimate
 from lentigo.evaluation.wording import UNDEFINED, count_text, plural, value_with_interval
@@ -36,7 +37,7 @@ def parity_notes(parity: Parity) -> list[str]:
     ]
     if parity.checkpoint != "best":
         notes.append("These are the weights of the last epoch; the scores above are those of the chosen weights.")
-    return notes + ([] if parity.int8 is None else _int8_notes(parity.int8))
+    return notes + ([] if parity.int8 is None else _int8_notes(parity.int8)) + phone_notes(parity.phones)
 
 
 def parity_section(parity: Parity) -> str:

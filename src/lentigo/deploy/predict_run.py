@@ -62,10 +62,12 @@ def check_out(out: Path | None, chosen: Format, *, resume: bool) -> None:
 
 @dataclass(slots=True)
 class Tally:
-    """What a run came to: images by answer, those abstained from, flags of quality, and the first failures."""
+    """What a run came to: images by answer, those abstained from, flags of quality, those of another kind, and the
+    first failures."""
 
     images: int = 0
     failed: int = 0
+    outliers: int = 0
     answers: Counter[str] = field(default_factory=Counter)
     abstained: Counter[str] = field(default_factory=Counter)
     flags: Counter[str] = field(default_factory=Counter)
@@ -92,6 +94,7 @@ class Tally:
                 self.answers[answer.label] += 1
                 self.abstained[answer.label] += bool(answer.abstain)
                 self.flags.update(answer.quality_flags)
+                self.outliers += bool(answer.outlier)
             yield outcome
             progress(self.images)
 

@@ -14,7 +14,9 @@ class Prediction:
     the most probable code, `confidence` its probability; `malignant_risk`, `melanoma_risk`: summed probability of the
     malignant classes and of melanoma, 0..1; `operating_points`: name of a threshold frozen on val -> called positive;
     `conformal_set`: codes, see `lentigo.evaluation.conformal`; `abstain`: whether no answer should be given, None where
-    that is unknown, `abstain_reasons` say why in plain words; `quality_flags`: names of `lentigo.data.quality`.
+    that is unknown, `abstain_reasons` say why in plain words; `quality_flags`: names of `lentigo.data.quality`;
+    `outlier`: whether the image looks to the network like none of the training images, None where the model has no
+    limit for that.
 
     Without a calibration for the variant and number of views, `probs` are the plain softmax, there are no operating
     points and no set, and the first of `abstain_reasons` says so.
@@ -32,6 +34,7 @@ class Prediction:
     abstain: bool | None
     abstain_reasons: tuple[str, ...]
     quality_flags: tuple[str, ...]
+    outlier: bool | None
     model: str
     variant: str
     views: int
@@ -50,6 +53,7 @@ class Prediction:
             "abstain": self.abstain,
             "abstain_reasons": list(self.abstain_reasons),
             "quality_flags": list(self.quality_flags),
+            "outlier": self.outlier,
             "logits": list(self.logits),
             "model": self.model,
             "variant": self.variant,

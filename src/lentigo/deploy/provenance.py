@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
 from lentigo import __version__
 from lentigo.core.environment import describe_environment, package_version
@@ -10,7 +13,7 @@ from lentigo.core.run_dir import RunDir
 from lentigo.evaluation.card_facts import CardFacts, read_card_facts
 from lentigo.evaluation.markdown import plain
 from lentigo.evaluation.model_card import model_card
-from lentigo.evaluation.run_records import read_judgements
+from lentigo.evaluation.run_records import read_judgements, read_object
 from lentigo.evaluation.run_report import _run_facts
 from lentigo.models.checkpoint import ModelSpec
 from lentigo.training.run import read_catalog
@@ -35,10 +38,11 @@ def weights_licence(facts: CardFacts) -> str:
     return f"{images}; start of the weights, {facts.start}: {start}"
 
 
-def describe_provenance(spec: ModelSpec, facts: CardFacts, *, checkpoint: str) -> dict[str, str]:
-    """What model.json says of the origin: run, recipe, data, seed, commits, versions, time in UTC."""
+def describe_provenance(run: RunDir, spec: ModelSpec, facts: CardFacts, *, checkpoint: str) -> dict[str, str]:
+    """What model.json says of the origin: run, recipe, data, seed, commands, commits, versions, time in UTC."""
     environment = describe_environment()
     trained = facts.run_facts
+    training = read_object(run.environment, "Restore it.").get("command", ()) if run.environment.is_file() else ()
     return {
         "run": facts.name,
         "checkpoint": checkpoint,
@@ -50,11 +54,23 @@ def describe_provenance(spec: ModelSpec, facts: CardFacts, *, checkpoint: str) -
         "data": facts.catalog.name,
         "catalog_sha256": facts.catalog.sha256,
         "trained_with": trained.get("lentigo", ""),
+        "trained_by": command_text(training),
         "lentigo": __version__,
         "commit": str(environment["commit"]),
+        "exported_by": command_text(environment["command"]),
         "exported_utc": datetime.now(UTC).isoformat(timespec="seconds"),
         **{name: package_version(name) or "" for name in _PACKAGES},
     }
+
+
+def command_text(argv: Sequence[str]) -> str:
+    """A command line as it can be typed elsewhere: files are named without the folders of one machine."""
+    return shlex.join(_without_folders(part) for part in argv)
+
+
+def _without_folders(part: str) -> str:
+    key, equals, value = part.rpartition("=")
+    return f"{key}{equals}{Path(value).name}" if Path(value).is_absolute() else part
 
 
 def card_text(run: RunDir, facts: CardFacts, section: str, licence: str) -> str:

@@ -24,11 +24,12 @@ from lentigo.deploy.outputs import NOTICE, Source, outcome_dict
 
 RowFormat = Literal["csv", "jsonl"]
 
+_SOURCE_COLUMNS = ("model", "variant", "views", "graph", "quality_checked")
 COLUMNS = (
     *("name", "label", "confidence", *(f"p_{code}" for code in CLASS_CODES), "malignant_risk", "melanoma_risk"),
-    *("conformal_set", "abstain", "quality_flags", "error", "model", "variant", "views", "graph", "quality_checked"),
+    *("conformal_set", "abstain", "quality_flags", "outlier", "error"),
+    *_SOURCE_COLUMNS,
 )
-_SOURCE_COLUMNS = ("model", "variant", "views", "graph", "quality_checked")
 _REMEDY = "Write to another file, or delete this one and begin anew without --resume."
 _YES_NO = {True: "yes", False: "no", None: ""}
 
@@ -112,7 +113,7 @@ def _csv_row(outcome: Outcome, source: Source) -> str:
         numbers = {f"p_{code}": value for code, value in answer.probs.items()}
         numbers |= {name: getattr(answer, name) for name in ("confidence", "malignant_risk", "melanoma_risk")}
         cells |= {name: f"{value:.6f}" for name, value in numbers.items()}
-        cells |= {"label": answer.label, "abstain": _YES_NO[answer.abstain]}
+        cells |= {"label": answer.label, "abstain": _YES_NO[answer.abstain], "outlier": _YES_NO[answer.outlier]}
         cells |= {"conformal_set": " ".join(answer.conformal_set), "quality_flags": " ".join(answer.quality_flags)}
     return _line(cells.values())
 

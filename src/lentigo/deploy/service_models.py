@@ -52,6 +52,7 @@ class ImageAnswer(_Answer):
     abstain: bool | None
     abstain_reasons: list[str]
     quality_flags: list[str]
+    outlier: bool | None
     logits: list[float]
     model: str
     variant: str

@@ -52,7 +52,7 @@ def build_static(model_folder: Path, out: Path) -> Path:
         CheckpointError: where the model is missing or damaged.
     """
     spec = ExportedModel.load(model_folder)
-    name = "fp32" if "fp32" in spec.variants else next(iter(spec.variants))  # chooseVariant in decide.js
+    name = spec.default_variant  # chooseVariant in decide.js
     graph = spec.read_graph(model_folder, name)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out} already exists", "Choose a new folder, or empty it first.")

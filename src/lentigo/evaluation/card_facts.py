@@ -11,6 +11,7 @@ from typing import Literal
 
 from lentigo.core.config import Config, load_recipe
 from lentigo.core.run_dir import RunDir
+from lentigo.core.shipped import shipped_start
 from lentigo.core.taxonomy import CLASSES, NUM_CLASSES
 from lentigo.data.catalog import Catalog, Row
 from lentigo.data.preprocess import Preprocess
@@ -168,6 +169,8 @@ def _start_licence(config: Config) -> str:
             "ImageNet weights of the library that built the network, under its terms; ImageNet's own terms limit "
             "its images to non-commercial research"
         )
+    if shipped_start(weights) is not None:
+        return f"CC BY-NC 4.0, as the weights of the model {weights} that comes with the program"
     if not weights.endswith(".safetensors") or not Path(weights).is_file():
         return ""
     start = load_tensors(Path(weights))[1].get(START_KEY, {})

@@ -1,11 +1,13 @@
-"""Starting weights: torchvision's by name, a safetensors or .pth file, or none."""
+"""Starting weights: torchvision's or a shipped model's by name, a safetensors or .pth file, or none."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 
 import torch
@@ -13,7 +15,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from lentigo.core.errors import CheckpointError, first_five
+from lentigo import __version__
+from lentigo.core.errors import CheckpointError, ConfigError, first_five
+from lentigo.core.shipped import DEFAULT_MODEL, START_FILE, shipped_start
+from lentigo.core.taxonomy import CLASS_CODES
 from lentigo.models.convert import convert_names
 from lentigo.models.network import TIMM_PREFIX, Architecture
 
@@ -43,30 +48,38 @@ class WeightsReport:
         parts = [f"weights: {self.origin}, {len(self.loaded)} tensors"]
         parts += [f"distilled from {self.distilled_from}"] if self.distilled_from else []
         parts += [f"new head: {', '.join(self.replaced)}"] if self.replaced else []
+        parts += ["head kept: it was trained on the same classes"] if self.trained_on and not self.replaced else []
         parts += [f"missing (left random): {first_five(self.missing)}"] if self.missing else []
         parts += [f"not used: {first_five(self.unused)}"] if self.unused else []
         return "; ".join(parts)
 
 
 def load_weights(network: nn.Module, architecture_name: str, architecture: Architecture, weights: str) -> WeightsReport:
-    """Fill `network` in place from `imagenet`, `none` or a file, of any floating-point precision.
+    """Fill `network` in place from `imagenet`, `none`, a shipped model's name or a file, of any float precision.
 
-    Layers of the classifier whose shape differs are left fresh (a new head); any other difference in shape, and a
-    file that holds less than half of the backbone, are errors. The network is not touched on an error.
+    Layers of the classifier whose shape differs, or that learnt other classes, are left fresh (a new head); any other
+    difference in shape, and a file that holds less than half of the backbone, are errors. The network is not touched
+    on an error.
 
     Raises:
+        ConfigError: a shipped model of another architecture.
         CheckpointError: no such file, no weights in it, no connection, or layers that do not fit (named).
     """
     if weights == "none":
         return WeightsReport(origin_name(weights))
-    tensors = _imagenet(architecture_name, architecture) if weights == "imagenet" else read_tensors(Path(weights))
+    tensors = (
+        _imagenet(architecture_name, architecture) if weights == "imagenet" else read_tensors(weights_path(weights))
+    )
+    description = _read_description(weights)
+    _check_shipped(weights, description, architecture_name)
+    other_classes = tuple(description.get("classes", CLASS_CODES)) != CLASS_CODES
     own = network.state_dict()
     tensors = convert_names(tensors, architecture_name, own)
     wanted = {name for name in own if not name.endswith("num_batches_tracked")}
     replaced = {
         name
         for name in wanted & tensors.keys()
-        if tensors[name].shape != own[name].shape and name.startswith(architecture.head_prefix)
+        if name.startswith(architecture.head_prefix) and (other_classes or tensors[name].shape != own[name].shape)
     }
     mismatched = [
         f"{name} is {tuple(tensors[name].shape)}, expected {tuple(own[name].shape)}"
@@ -94,27 +107,54 @@ def load_weights(network: nn.Module, architecture_name: str, architecture: Archi
         tuple(sorted(replaced | missing_head)),
         tuple(sorted(wanted - tensors.keys() - missing_head)),
         tuple(sorted(tensors.keys() - own.keys())),
-        *_history(weights),
+        *_history(description),
     )
 
 
-def _history(weights: str) -> tuple[str, str]:
-    """`trained_on` and `distilled_from` as the metadata of a model or a start say."""
-    if not weights.endswith(".safetensors"):
-        return "", ""
-    with safe_open(weights, "pt") as stream:
+def _read_description(weights: str) -> Mapping[str, Any]:
+    """What a model or a start that Lentigo wrote says of itself; empty for other weights."""
+    path = weights_path(weights)
+    if path.suffix != ".safetensors":
+        return {}
+    with safe_open(path, "pt") as stream:
         metadata = stream.metadata() or {}
     try:
-        if START_KEY in metadata:
-            start = json.loads(metadata[START_KEY])
-            return str(start["catalog_sha256"]), ", ".join(str(teacher["file"]) for teacher in start["teachers"])
-        return str(json.loads(metadata.get("lentigo", "{}"))["provenance"]["catalog_sha256"]), ""
-    except (ValueError, KeyError, TypeError):
+        found = json.loads(metadata.get(START_KEY) or metadata.get("lentigo", "{}"))
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _check_shipped(weights: str, description: Mapping[str, Any], architecture_name: str) -> None:
+    found = description.get("architecture")
+    if shipped_start(weights) is not None and found != architecture_name:
+        raise ConfigError(
+            f"the weights {weights} are those of {found}; found model.architecture = {architecture_name}",
+            f"Pass --set model.architecture={found}, or begin with other weights.",
+        )
+
+
+def _history(description: Mapping[str, Any]) -> tuple[str, str]:
+    """`trained_on` and `distilled_from` as a model or a start describes itself."""
+    try:
+        if "teachers" in description:
+            teachers = ", ".join(str(teacher["file"]) for teacher in description["teachers"])
+            return str(description["catalog_sha256"]), teachers
+        return str(description["provenance"]["catalog_sha256"]), ""
+    except (KeyError, TypeError):
         return "", ""
+
+
+def weights_path(weights: str) -> Path:
+    """The file behind `weights`: that of a shipped model's name, or the path that it is."""
+    return shipped_start(weights) or Path(weights)
 
 
 def origin_name(weights: str) -> str:
-    """How records name a start: never with the folders of one machine."""
+    """How records name a start: never with the folders of one machine; a shipped one with version and digest."""
+    shipped = shipped_start(weights)
+    if shipped is not None:
+        return f"{weights} {__version__}, sha256 {hashlib.sha256(shipped.read_bytes()).hexdigest()[:16]}"
     return {"none": "random start", "imagenet": "imagenet"}.get(weights, Path(weights).name)
 
 
@@ -124,9 +164,15 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: where the file is missing, damaged, or holds anything but named, finite tensors.
     """
+    if path == Path(DEFAULT_MODEL) and not path.is_file():
+        raise CheckpointError(
+            f"this installation has no weights of the shipped model: no {START_FILE} of {DEFAULT_MODEL}",
+            "Install a release, or pass `imagenet`, `none`, or a .safetensors or .pth file.",
+        )
     if not path.is_file():
         raise CheckpointError(
-            f"no weights file {path}", "Pass an existing .safetensors or .pth file, `imagenet` or `none`."
+            f"no weights file {path}",
+            f"Pass an existing .safetensors or .pth file, `{DEFAULT_MODEL}` (the shipped model), `imagenet` or `none`.",
         )
     if path.suffix not in (".safetensors", ".pth", ".pt"):
         raise CheckpointError(f"{path}: expected .safetensors or .pth, found {path.suffix!r}", "Convert the file.")

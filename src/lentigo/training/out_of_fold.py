@@ -26,6 +26,7 @@ from lentigo.data.catalog import Catalog
 from lentigo.data.dataset import LesionDataset
 from lentigo.data.splits import fold_assignment
 from lentigo.models.checkpoint import is_model, load_checkpoint
+from lentigo.models.weights import weights_path
 from lentigo.training.events import Listener, Message
 from lentigo.training.inference import extract_features, predict_logits
 from lentigo.training.loop import Score
@@ -97,7 +98,7 @@ def _fold_config(config: Config) -> Config:
 
 def _check_start(weights: str) -> None:
     """A network that learnt the labels of the images to hold out has seen them, whatever the folds."""
-    if weights not in ("none", "imagenet") and is_model(Path(weights)):
+    if weights not in ("none", "imagenet") and is_model(weights_path(weights)):
         raise ConfigError(
             f"the folds' networks would start from {weights}, which was trained on labelled images: not out of fold",
             "Set mining.fold_weights to the weights from which that model itself started (imagenet, none or a file).",

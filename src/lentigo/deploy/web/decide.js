@@ -3,10 +3,12 @@
 import { CLASSES, QUESTIONS } from "./facts.js";
 
 const VIEWS = 1;
+/** How the reason of an image of another kind begins. */
+export const OUTLIER_REASON = "image of another kind: ";
 
-/** The variant that the page runs: fp32 where the export has it. */
+/** The variant that the page runs, by the order of preference of lentigo.deploy.exported. */
 export function chooseVariant(spec) {
-  return "fp32" in spec.variants ? "fp32" : Object.keys(spec.variants)[0];
+  return ["fp32", "fp16", "int8"].find((name) => name in spec.variants);
 }
 
 /** What was fitted for a variant and number of views, or null. */
@@ -23,8 +25,18 @@ export function softmax(logits, temperature = 1) {
   return exponentials.map((value) => value / sum);
 }
 
+/** Whether an image is of another kind than the training images; null where that cannot be known. */
+function isOutlier(distance, limit) {
+  return limit && typeof distance === "number" ? distance > limit.threshold : null;
+}
+
+function outlierReason(distance, { n, beyond }) {
+  const nearer = n - beyond.filter((one) => one >= distance).length;
+  return `${OUTLIER_REASON}farther from the training images than ${nearer} of ${n} val images`;
+}
+
 /** One image's answer, with the keys of `Prediction.as_dict`. */
-export function decide({ name, logits, flags, spec, variant }) {
+export function decide({ name, logits, distance, flags, spec, variant }) {
   const calibration = findCalibration(spec, variant, VIEWS);
   const probs = softmax(logits, calibration?.temperature);
   const answer = probs.indexOf(Math.max(...probs));
@@ -34,7 +46,10 @@ export function decide({ name, logits, flags, spec, variant }) {
   const thresholds = calibration?.sets.class_conditional.thresholds;
   const set = thresholds ? codes().filter((_, label) => probs[label] >= thresholds[label]) : [];
   const doubts = calibration ? doubtsOf(calibration, probs[answer], set.length) : [`not calibrated for ${variant} with 1 view`];
-  const reasons = [...doubts, ...flags.map((flag) => `quality of the picture: ${flag}`)];
+  const outlier = isOutlier(distance, spec.variants[variant].outlier_limit);
+  const strange = outlier ? [outlierReason(distance, spec.variants[variant].outlier_limit)] : [];
+  const flaws = [...strange, ...flags.map((flag) => `quality of the picture: ${flag}`)];
+  const reasons = [...doubts, ...flaws];
   const points = (calibration?.operating_points ?? []).filter((point) => point.threshold !== null);
   return {
     name,
@@ -45,9 +60,10 @@ export function decide({ name, logits, flags, spec, variant }) {
     melanoma_risk: risks.melanoma,
     operating_points: Object.fromEntries(points.map((point) => [pointName(point), risks[point.question] >= point.threshold])),
     conformal_set: set,
-    abstain: calibration ? reasons.length > 0 : flags.length > 0 || null,
+    abstain: calibration ? reasons.length > 0 : flaws.length > 0 || null,
     abstain_reasons: reasons,
     quality_flags: [...flags],
+    outlier,
     logits: Array.from(logits),
     model: spec.name,
     variant,

@@ -2,7 +2,7 @@
 
 import { CLASSES } from "./facts.js";
 
-const COLUMNS = ["name", "label", "confidence", "malignant_risk", "melanoma_risk", "abstain"];
+const COLUMNS = ["name", "label", "confidence", "malignant_risk", "melanoma_risk", "abstain", "outlier"];
 const LISTS = ["conformal_set", "quality_flags", "abstain_reasons"];
 const ORIGIN = ["model", "variant", "views"];
 

@@ -33,25 +33,27 @@ class Model {
     this.side = spec.preprocess.resize_steps_px.at(-1);
   }
 
-  /** Seven numbers of one finished square. */
-  async logits(square) {
-    return Array.from((await this.run(square, "logits")).data);
+  /** Seven logits of one finished square, and how far it is from the training images, null where there is no limit. */
+  async judge(square) {
+    const names = this.spec.variants[this.variant].outlier_limit ? ["logits", "outlier_distance"] : ["logits"];
+    const { logits, outlier_distance: distances } = await this.run(square, names);
+    return { logits: Array.from(logits.data), distance: distances ? distances.data[0] : null };
   }
 
   /** RGBA pixels of what spoke for a class, side x side, or null where the head allows no such map. */
   async heat(square, label) {
     const weights = this.spec.head_weight[label];
     if (!weights) return null;
-    const { data, dims } = await this.run(square, "feature_map");
-    const turned = await this.run(turnSquare(square), "feature_map");
+    const { data, dims } = (await this.run(square, ["feature_map"])).feature_map;
+    const turned = (await this.run(turnSquare(square), ["feature_map"])).feature_map;
     const [, , height, width] = dims;
     const heat = activationMap(data, turned.data, weights);
     return { pixels: paintHeat(stretchHeat(heat, width, height, HEAT_SIDE_PX)), side: HEAT_SIDE_PX };
   }
 
-  async run(square, output) {
+  run(square, outputs) {
     const pixels = new ort.Tensor("uint8", square, [1, this.side, this.side, 3]);
-    return (await this.session.run({ pixels }, [output]))[output];
+    return this.session.run({ pixels }, outputs);
   }
 }
 

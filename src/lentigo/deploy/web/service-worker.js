@@ -42,7 +42,7 @@ async function keepAll() {
   await cache.addAll(FILES);
   const { variants } = await (await cache.match("./model/model.json")).json();
   // As chooseVariant in decide.js: browsers that run workers like this one may not know modules in them.
-  const { file, sha256 } = variants.fp32 ?? Object.values(variants)[0];
+  const { file, sha256 } = variants.fp32 ?? variants.fp16 ?? variants.int8;
   await cache.add(`./model/${encodeURIComponent(file)}?sha256=${sha256}`);
 }
 

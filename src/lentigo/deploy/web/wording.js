@@ -1,7 +1,7 @@
 // An answer in words. Pure functions of predictions and of what was fitted on val.
 
 import { CLASSES, QUALITY_LIMITS } from "./facts.js";
-import { abstainRule, pointName } from "./decide.js";
+import { OUTLIER_REASON, abstainRule, pointName } from "./decide.js";
 import { qualityText } from "./quality.js";
 
 /** `37%`; the ends are never called certain. */
@@ -44,8 +44,13 @@ export function promiseWords(calibration) {
 }
 
 /** Why there is no answer, but for the flags of the picture, which have words of their own. */
-export function abstainWords({ abstain, abstain_reasons: reasons, confidence, conformal_set: set }, calibration) {
-  if (abstain === false) return [];
+export function abstainWords(prediction, calibration) {
+  if (prediction.abstain === false) return [];
+  const strange = prediction.abstain_reasons.filter((reason) => reason.startsWith(OUTLIER_REASON));
+  return [...ruleWords(prediction, calibration), ...strange.map((reason) => sentence(reason.replace("val images", "validation images")))];
+}
+
+function ruleWords({ abstain_reasons: reasons, confidence, conformal_set: set }, calibration) {
   if (!calibration) return [`${sentence(reasons[0])} What it says is not calibrated, and it cannot know when to be silent.`];
   const rule = abstainRule(calibration);
   if (rule.limit === null) return [sentence(`no rule for abstaining could be found on validation: ${rule.reason}`)];

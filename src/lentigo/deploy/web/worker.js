@@ -21,7 +21,7 @@ const TASKS = {
     const square = finishedSquare(image, model.spec.preprocess);
     const prediction = decide({
       name: file.name,
-      logits: await model.logits(square),
+      ...(await model.judge(square)),
       flags: qualityFlags(quality),
       spec: model.spec,
       variant: model.variant,
