@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from typing import NamedTuple
 
 from lentigo.core.environment import describe_environment, package_version
+from lentigo.core.errors import MissingExtraError
 
 EXTRAS = {
     "train": (
@@ -36,6 +37,13 @@ class Check(NamedTuple):
     check: str
     ok: bool
     found: str
+
+
+def require_training() -> None:
+    """Raise MissingExtraError where any package of the training tier is missing, before anything is done."""
+    for module in EXTRAS["train"]:
+        if find_spec(module) is None:
+            raise MissingExtraError(module, "train")
 
 
 def examine() -> list[Check]:

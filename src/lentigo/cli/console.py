@@ -151,12 +151,7 @@ def say_synthetic() -> None:
 
 
 def require_training() -> None:
-    """Raise MissingExtraError where any package of the training tier is missing, before anything is done."""
-    from importlib.util import find_spec
+    """`lentigo.doctor.require_training`; that module is not loaded for `--help`."""
+    from lentigo.doctor import require_training as require
 
-    from lentigo.core.errors import MissingExtraError
-    from lentigo.doctor import EXTRAS
-
-    for module in EXTRAS["train"]:
-        if find_spec(module) is None:
-            raise MissingExtraError(module, "train")
+    require()
