@@ -319,3 +319,11 @@ def test_terms_of_the_start(weights, known, tmp_path):
     assert known in found.start_licence
     assert bool(known) == bool(found.start_licence)
     assert "was trained and not judged" in model_card(found)
+
+
+def test_start_from_a_model_of_our_own_names_what_that_began_with(tmp_path):
+    start = tmp_path / "best.safetensors"
+    save_tensors(start, {"x": torch.zeros(1)}, {"lentigo": {"provenance": {"start": "v2.safetensors"}}})
+    run = make_run(tmp_path, catalog(), [f"model.weights={start}"])
+    found = read_card_facts(run, judgements={}, run_facts={})
+    assert found.start_licence.endswith("what that began with: v2.safetensors")

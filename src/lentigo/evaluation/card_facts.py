@@ -173,5 +173,10 @@ def _start_licence(config: Config) -> str:
         return f"CC BY-NC 4.0, as the weights of the model {weights} that comes with the program"
     if not weights.endswith(".safetensors") or not Path(weights).is_file():
         return ""
-    start = load_tensors(Path(weights))[1].get(START_KEY, {})
-    return str(start.get("licence_note", "")) if isinstance(start, dict) else ""
+    metadata = load_tensors(Path(weights))[1]
+    start, model = metadata.get(START_KEY), metadata.get("lentigo")
+    if isinstance(start, dict):
+        return str(start.get("licence_note", ""))
+    if isinstance(model, dict) and (origin := model.get("provenance", {}).get("start")):
+        return f"those of a model of Lentigo's own training, and of what that began with: {origin}"
+    return ""
