@@ -102,8 +102,7 @@ def parse(arguments: list[str], inline: bool) -> None:
     positional = [parameter for parameter in command.params if parameter.param_type_name == "argument"]
     missing = [parameter.name for parameter in positional if parameter.required and not given[parameter.name]]
     context = command.make_context("lentigo", [*rest, *(missing if inline else ())])
-    for override in context.params.get("overrides") or ():
-        assert load_recipe("quick", [override])
+    assert load_recipe("quick", context.params.get("overrides") or ())
     recipe = context.params.get("recipe")
     assert recipe is None or recipe in recipe_names() or recipe.isupper() or recipe.endswith(".toml"), recipe
 
