@@ -171,3 +171,9 @@ def test_examples_are_the_whole_way(
     for answer, expected in zip(answers[1:], one_by_one, strict=True):
         assert isinstance(answer, lentigo.Prediction)
         assert answer.probs == pytest.approx(expected.probs, abs=1e-6)
+
+
+def test_split_refuses_fractions_beside_folds(tmp_path: Path) -> None:
+    """Neither is dropped silently, in Python as in the shell."""
+    with pytest.raises(lentigo.LentigoError, match="found both"):
+        lentigo.split(tmp_path, tmp_path / "split.csv", fractions={"train": 0.5, "val": 0.5}, folds=2)

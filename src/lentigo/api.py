@@ -148,19 +148,19 @@ def split(
 
     Raises:
         DataError: for bad data, impossible splits, and where a file exists and `force` is false.
-        ConfigError: where `out` does not end in .csv.
+        ConfigError: for `fractions` and `folds` together, and where `out` does not end in .csv.
 
     Example:
         made = lentigo.split("drawn", "split.csv")
         print(made.as_dict()["counts"])
     """
-    from lentigo.data.make_split import DEFAULT_FRACTIONS, make_splits
+    from lentigo.data.make_split import make_splits
 
     return make_splits(
         Path(source),
         Path(out),
         images=None if images is None else Path(images),
-        fractions=None if folds is not None else fractions or DEFAULT_FRACTIONS,
+        fractions=fractions,
         folds=folds,
         seed=seed,
         near_duplicates=near_duplicates,

@@ -94,17 +94,14 @@ def split(
     `lentigo data split ham10000.csv --out folds.csv --folds 5 --seed 1`
     """
     from lentigo.cli.options import parse_fractions
-    from lentigo.data.make_split import DEFAULT_FRACTIONS, make_splits
+    from lentigo.data.make_split import make_splits
 
-    if folds is not None and fractions is not None:
-        raise ConfigError("expected --fractions or --folds; found both", "Pass one of them.")
-    shares = parse_fractions(fractions) if fractions is not None else DEFAULT_FRACTIONS if folds is None else None
     with console.counter("comparing images") as progress:
         made = make_splits(
             source,
             out,
             images=images,
-            fractions=shares,
+            fractions=None if fractions is None else parse_fractions(fractions),
             folds=folds,
             seed=seed,
             near_duplicates=near_duplicates,

@@ -62,11 +62,16 @@ def make_splits(
 ) -> MadeSplits:
     """Write `out`, or for k folds `out` with -1 .. -k before its ending (fold i is val, the others train).
 
+    Without fractions and folds the shares are DEFAULT_FRACTIONS.
+
     Raises:
-        ConfigError: where `out` does not end in .csv.
+        ConfigError: for fractions and folds together, and where `out` does not end in .csv.
         DataError: for bad data, for impossible splits, and where a file exists and `force` is false.
     """
-    if fractions is not None:
+    if folds is not None and fractions is not None:
+        raise ConfigError("expected --fractions or --folds; found both", "Pass one of them.")
+    if folds is None:
+        fractions = DEFAULT_FRACTIONS if fractions is None else fractions
         check_fractions(fractions)  # before minutes of comparing images
     if out.suffix.lower() != ".csv":
         raise ConfigError(f"a split table is a .csv file; found {out.name!r}", f"Use {out.stem}.csv.")
