@@ -10,7 +10,6 @@ the neighbours, too.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import time
 from collections.abc import Callable
@@ -18,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from recording import record
 
-from lentigo.core.environment import describe_environment
 from lentigo.core.predictions import softmax
 from lentigo.evaluation.clinical import judge_clinically
 from lentigo.evaluation.metrics import Floats, Labels, estimate
@@ -55,7 +54,6 @@ def main() -> None:
     labels, probs, lesions = draw(arguments.images)
     groups = [f"lesion-{number}" for number in lesions]
     estimate(labels[:100], probs[:100], groups[:100], resamples=10)  # first calls load libraries
-    facts = describe_environment()
     result = {
         "benchmark": "bootstrap",
         "images": arguments.images,
@@ -64,12 +62,8 @@ def main() -> None:
         "scores": seconds(lambda: estimate(labels, probs, groups, resamples=arguments.resamples)),
         "clinical_scores": seconds(lambda: judge_clinically(labels, probs, groups, resamples=arguments.resamples)),
         "threads": os.environ.get("OMP_NUM_THREADS", "not limited"),
-        **{name: facts[name] for name in ("commit", "python", "cpu", "cores", "packages")},
     }
-    text = json.dumps(result, indent=2)
-    print(text)
-    if arguments.out:
-        arguments.out.write_text(text + "\n", encoding="utf-8")
+    record(result, arguments.out)
 
 
 if __name__ == "__main__":

@@ -9,14 +9,14 @@ one diagnosis must be judged by eye. Prints JSON and, with --out, writes it.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from lentigo.core.environment import describe_environment
+from recording import record
+
 from lentigo.data.catalog import Catalog, side
 from lentigo.data.duplicates import fingerprint, merge_groups, near_duplicate_pairs
 from lentigo.data.sources import load_catalog
@@ -62,12 +62,7 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="HAM10000-style CSV")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    facts = describe_environment()
-    kept = {name: facts[name] for name in ("commit", "python", "cpu", "cores", "packages")}
-    text = json.dumps(measure(load_catalog(arguments.data)) | kept, indent=2)
-    print(text)
-    if arguments.out:
-        arguments.out.write_text(text + "\n", encoding="utf-8")
+    record(measure(load_catalog(arguments.data)), arguments.out)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ it.
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -21,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from recording import record
 from safetensors.torch import save_file
 
 from lentigo.core.config import Config, load_recipe
-from lentigo.core.environment import describe_environment
 from lentigo.core.predictions import Predictions
 from lentigo.core.taxonomy import CLASS_CODES
 from lentigo.data.cache import ImageSource, open_images
@@ -166,7 +165,6 @@ def main() -> None:
                 config = load_recipe(RECIPE, [*changes, f"model.weights={backbone}", f"training.seed={seed}"])
                 arms[arm].append(train_and_judge(config, rows, judged, folder / "runs"))
                 print(f"seed {seed}, {arm}: {time.perf_counter() - begin_s:.0f} s", flush=True)
-    facts = describe_environment()
     result = {
         "command": f"python benchmarks/few_shot.py {arguments.data.name} --start {origin_name(arguments.start)}"
         f" --imagenet {origin_name(arguments.imagenet)} --shots {arguments.shots} --seeds {arguments.seeds}"
@@ -183,12 +181,8 @@ def main() -> None:
         "synthetic": catalog.synthetic,
         **scores(arms),
         "seconds": round(time.perf_counter() - begin_s, 1),
-        **{name: facts[name] for name in ("commit", "python", "cpu", "cores", "packages")},
     }
-    text = json.dumps(result, indent=2)
-    print(text)
-    if arguments.out:
-        arguments.out.write_text(text + "\n", encoding="utf-8")
+    record(result, arguments.out)
 
 
 if __name__ == "__main__":

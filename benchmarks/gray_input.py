@@ -12,7 +12,6 @@ paired differences, no image, no path.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -21,8 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from recording import record
 
-from lentigo.core.environment import describe_environment
 from lentigo.core.errors import ConfigError
 from lentigo.core.predictions import Predictions
 from lentigo.data.catalog import Catalog
@@ -122,7 +121,6 @@ def main() -> None:
         raise ConfigError(f"expected a colour model; found {arguments.model}, which sees gray", "Pass another --model.")
     rows = judged_rows(load_catalog(arguments.data), arguments.split)
     tables = {GRAY_ONLY: Predictions.from_csv(arguments.gray_only), **judge_both(classifier, rows)}
-    facts = describe_environment()
     result = {
         "command": f"python benchmarks/gray_input.py {arguments.data.name} --model {classifier.spec.name}"
         f" --gray-only {arguments.gray_only.name} --split {arguments.split}",
@@ -137,12 +135,8 @@ def main() -> None:
         "gray": "ITU-R 601 luma of the decoded image, stacked three times",
         "synthetic": rows.synthetic,
         **scores(tables),
-        **{name: facts[name] for name in ("commit", "python", "cpu", "cores", "packages")},
     }
-    text = json.dumps(result, indent=2)
-    print(text)
-    if arguments.out:
-        arguments.out.write_text(text + "\n", encoding="utf-8")
+    record(result, arguments.out)
 
 
 if __name__ == "__main__":

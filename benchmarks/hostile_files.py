@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import hashlib
-import json
 import multiprocessing
 import os
 import resource
@@ -31,8 +30,8 @@ from typing import Any
 from hostile_bombs import bombs
 from hostile_mutations import NEVER_SILENT, HostileFile, dicom_files, mutated_files
 from hostile_originals import PLANTED_NAME, large_files, originals
+from recording import record
 
-from lentigo.core.environment import describe_environment
 from lentigo.core.errors import DataError
 from lentigo.data.images import load_image
 
@@ -238,18 +237,13 @@ def main() -> None:
         yield from dicom_files(elements, arguments.seed)
         yield from bombs()
 
-    facts = describe_environment()
     result = {
         "benchmark": "hostile files",
         "seed": arguments.seed,
         **measure(files()),
         **({"largest_accepted": measure_largest()} if arguments.largest else {}),
-        **{name: facts[name] for name in ("commit", "python", "cpu", "cores", "packages")},
     }
-    text = json.dumps(result, indent=2)
-    print(text)
-    if arguments.out:
-        arguments.out.write_text(text + "\n", encoding="utf-8")
+    record(result, arguments.out)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,25 @@ def child_compute(arguments: argparse.Namespace) -> dict[str, Any]:
             done += batch_size
         rates[str(batch_size)] = done / (time.perf_counter() - start_s)
     return {"images_per_s": max(rates.values()), "by_batch_size": rates}
+
+
+def child_prepare(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Images a second of what lies before the graph, each thread with its own files, without the graph.
+
+    Variant: decode, squares, or prepare.
+    """
+    from lentigo.data.images import load_image
+    from lentigo.deploy.classifier import Classifier
+
+    classifier = Classifier.load(arguments.run, threads=1, quality=arguments.variant == "prepare")
+    work = load_image if arguments.variant == "decode" else classifier.prepare
+    files = sorted(arguments.images.iterdir())[: arguments.count]
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(work, files[:BATCH_SIZE]))
+        start_s = time.perf_counter()
+        for _ in pool.map(work, files):
+            pass
+    return {"images_per_s": len(files) / (time.perf_counter() - start_s), "n": len(files)}
 
 
 def child_warm(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -173,6 +193,7 @@ def _time_batches(answer: Callable[[list[Path]], None], arguments: argparse.Name
 
 CHILDREN: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "compute": child_compute,
+    "prepare": child_prepare,
     "warm": child_warm,
     "torch": child_torch,
     "timm": child_timm,
@@ -237,6 +258,9 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
             command = predict_command(sys.executable, arguments, variant, str(images), "--out", str(out))
             wall_s, memory_mb = timed([*command, "--format", "csv"])
             note(f"lentigo_{variant}", len(files) / wall_s, memory_mb)
+        for step in ("decode", "squares", "prepare"):
+            found = run_child("prepare", step, arguments.run, images, arguments.count)
+            note(step, found["images_per_s"], found["peak_mb"])
         for variant in ("eager", "channels_last", "compile"):
             found = run_child("torch", variant, arguments.run, images, few)
             note(f"torch_{variant}", found["images_per_s"], found["peak_mb"])
@@ -259,6 +283,9 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "images_per_s": rates,
         "median_images_per_s": medians,
         "share_of_compute": {v: round(medians[f"lentigo_{v}"] / medians[f"compute_{v}"], 3) for v in variants},
+        "largest_share_with_decoding": {
+            v: round(medians["decode"] / (medians["decode"] + medians[f"compute_{v}"]), 3) for v in variants
+        },
         "ratio_to_torch_eager": {v: round(medians[f"lentigo_{v}"] / medians["torch_eager"], 2) for v in variants},
         "int8_to_fp32": round(medians["lentigo_int8"] / medians["lentigo_fp32"], 2) if "int8" in variants else None,
         "peak_mb": memory,
@@ -292,16 +319,11 @@ def main() -> None:
         found = CHILDREN[arguments.child](arguments)
         print(json.dumps(found | {"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
         return
-    from lentigo.core.environment import describe_environment
+    from recording import record
 
     with tempfile.TemporaryDirectory() as folder:
         result = measure(arguments, Path(folder))
-    facts = describe_environment()
-    result |= {name: facts[name] for name in ("commit", "python", "cpu", "cores", "packages")}
-    text = json.dumps(result, indent=2)
-    print(text)
-    if arguments.out:
-        arguments.out.write_text(text + "\n", encoding="utf-8")
+    record(result, arguments.out)
 
 
 if __name__ == "__main__":

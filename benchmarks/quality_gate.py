@@ -9,7 +9,6 @@ where the seed differs. Prints JSON and, with --out, writes it: counts with Wils
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,8 +16,8 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, ImageFilter
+from recording import record
 
-from lentigo.core.environment import describe_environment
 from lentigo.data.catalog import Row
 from lentigo.data.images import load_image
 from lentigo.data.quality import LIMITS, check_quality
@@ -116,12 +115,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1, help="of the draw of images")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    facts = describe_environment()
-    kept = {name: facts[name] for name in ("commit", "python", "cpu", "cores")}
-    text = json.dumps(measure(arguments.data, arguments.photographs, arguments.most, arguments.seed) | kept, indent=2)
-    print(text)
-    if arguments.out:
-        arguments.out.write_text(text + "\n", encoding="utf-8")
+    record(measure(arguments.data, arguments.photographs, arguments.most, arguments.seed), arguments.out)
 
 
 if __name__ == "__main__":

@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from recording import record
 from torch.utils.data import DataLoader
 from torchvision import models
 from training import PlainDataset, plain_steps
 
 from lentigo.core.config import load_recipe
-from lentigo.core.environment import describe_environment
 from lentigo.data.catalog import Catalog
 from lentigo.data.sources import load_catalog
 from lentigo.evaluation.run_evaluation import epoch_scores
@@ -131,13 +131,7 @@ def main() -> None:
         "ratio_is_lower_bound": epochs is None,
         "threads": torch.get_num_threads(),
     }
-    facts = describe_environment()
-    text = json.dumps(
-        result | {name: facts[name] for name in ("commit", "python", "cpu", "cores", "packages")}, indent=2
-    )
-    print(text)
-    if arguments.out:
-        arguments.out.write_text(text + "\n", encoding="utf-8")
+    record(result, arguments.out)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ machine hurts all. Prints JSON and, with --out, writes it.
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import statistics
 import tempfile
@@ -24,12 +23,12 @@ from typing import Any
 
 import torch
 from PIL import Image
+from recording import record
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
 from torchvision import models, transforms
 
 from lentigo.core.config import load_recipe
-from lentigo.core.environment import describe_environment
 from lentigo.data.catalog import Catalog, Row
 from lentigo.data.sampling import class_weights
 from lentigo.data.sources import load_catalog
@@ -164,17 +163,12 @@ def main() -> None:
             for architecture in RECIPES
             for batch_size in arguments.batch_sizes
         ]
-    facts = describe_environment()
-    kept = {name: facts[name] for name in ("commit", "python", "cpu", "cores", "packages")}
     result = {
         "images": f"{len(catalog)} of {catalog.name}",
         "images_a_round": arguments.images,
         "comparisons": found,
-    } | kept
-    text = json.dumps(result, indent=2)
-    print(text)
-    if arguments.out:
-        arguments.out.write_text(text + "\n", encoding="utf-8")
+    }
+    record(result, arguments.out)
 
 
 def _as_train(row: Row) -> Row:
