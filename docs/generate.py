@@ -39,8 +39,8 @@ PUBLISHED = DOCS / "published.toml"
 BEGIN, END = "<!-- results: written by docs/generate.py -->", "<!-- end of results -->"
 COLUMNS = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy"}
 NAMES = {"mobilenet_v2": "MobileNetV2", "mobilenet_v3_large": "MobileNetV3-Large"}
-HEADER = ("network", "judged on", *COLUMNS.values(), "n")
-PUBLISHED_HEADER = (*HEADER, "source")
+HEADER = ("network", "judged on", "views", *COLUMNS.values(), "n")
+PUBLISHED_HEADER = ("network", "judged on", *COLUMNS.values(), "n", "source")
 
 
 def reference_pages() -> dict[Path, str]:
@@ -88,7 +88,8 @@ def _judged_rows(name: str, runs: list[Result]) -> list[tuple[str, ...]]:
     for split in runs[0]["metrics"] if runs else ():
         judgements = [run["metrics"][split] for run in runs if split in run["metrics"]]
         scores = [estimate_text([judgement["metrics"][column] for judgement in judgements]) for column in COLUMNS]
-        rows.append((name, f"{runs[0]['track']}, {split}", *scores, str(judgements[0]["n_images"])))
+        views = str(runs[0]["settings"].get("inference", {}).get("views", 1))
+        rows.append((name, f"{runs[0]['track']}, {split}", views, *scores, str(judgements[0]["n_images"])))
     return rows
 
 

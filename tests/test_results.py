@@ -122,7 +122,7 @@ def test_readme_shows_a_studys_row_where_asked(
     monkeypatch.setattr(generate, "read_results", lambda folder: dict.fromkeys(("s-a-s0", "s-a-s1", "s-b-s0"), result))
     lines = generate.results_table().splitlines()
     assert len(lines) == 3
-    assert lines[2].startswith("| [First, 2 seeds](docs/results.md) | rgb-3k, val | 0.824 ± 0.000 [0.801, 0.846] |")
+    assert lines[2].startswith("| [First, 2 seeds](docs/results.md) | rgb-3k, val | 1 | 0.824 ± 0.000 [0.801, 0.846] |")
 
 
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)

@@ -15,6 +15,7 @@ import pytest
 
 from lentigo.core.predictions import Predictions
 from lentigo.core.taxonomy import ISIC_2018_COLUMNS, parse_label
+from lentigo.data.sources import load_catalog
 
 Command = Callable[..., Any]
 FEW = ("--resamples", 100)
@@ -68,6 +69,32 @@ def test_json_with_lesions_is_the_same_as_that_of_an_own_table(lentigo: Command,
     headline = given.json["balanced_accuracy"]
     assert headline["ci_low"] < headline["value"] < headline["ci_high"]
     assert headline["n"] == 60
+
+
+def test_a_data_set_is_a_truth_with_its_lesions(
+    lentigo: Command, files: Predictions, tmp_path: Path, split: Path
+) -> None:
+    catalog = load_catalog(split).split("val")
+    generator = np.random.default_rng(1)
+    probs = generator.dirichlet(np.ones(7), size=len(catalog))
+    rows = zip([row.image_id for row in catalog], probs[:, LABELS].tolist(), strict=True)
+    write_table(tmp_path / "mine.csv", [[name, *row] for name, row in rows])
+    said = lentigo("score", "mine.csv", split, "--split", "val", *FEW, "--json")
+    assert said.code == 0
+    assert said.json["synthetic"]
+    assert (said.json["n_images"], said.json["n_lesions"]) == (
+        len(catalog),
+        len({row.lesion_id for row in catalog}),
+    )
+    hit = probs.argmax(axis=1) == catalog.labels
+    recalls = [hit[catalog.labels == label].mean() for label in np.unique(catalog.labels)]
+    assert said.json["balanced_accuracy"]["value"] == pytest.approx(np.mean(recalls))
+    whole = lentigo("score", "mine.csv", split, *FEW)
+    assert whole.code == 3
+    assert "images missing" in whole.err
+    assert lentigo("score", "mine.csv", split, "--split", "vall").code == 2
+    assert lentigo("score", "mine.csv", split, "--groups", "lesions.csv").code == 2
+    assert lentigo("score", "mine.csv", "truth.csv", "--split", "val").code == 2
 
 
 def test_ties_and_weightless_images_are_told(lentigo: Command, files: Predictions, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import typer
 
 from lentigo.cli import console
 from lentigo.cli.options import JsonFlag
-from lentigo.core.errors import ConfigError
+from lentigo.core.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from lentigo.evaluation.isic import IsicJudgement
@@ -45,11 +45,13 @@ def score(
         Path, typer.Argument(help="CSV with image,MEL,NV,BCC,AKIEC,BKL,DF,VASC; or a table of `lentigo evaluate`.")
     ],
     truth: Annotated[
-        Path | None, typer.Argument(help="CSV with the same columns, 1 for the true class; not for a Lentigo table.")
+        Path | None,
+        typer.Argument(help="CSV with the same columns, 1 for the true class; or any data set, with its lesions."),
     ] = None,
     groups: Annotated[
         Path | None, typer.Option(help="CSV with image,lesion_id: intervals then resample lesions, not images.")
     ] = None,
+    split: Annotated[str | None, typer.Option(help="Of a data set as TRUTH, the images of this split alone.")] = None,
     resamples: Annotated[int, typer.Option(min=100, help="Bootstrap resamples.")] = 2000,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same result.")] = 0,
     as_json: JsonFlag = False,
@@ -60,13 +62,20 @@ def score(
 
     `lentigo score predictions.csv truth.csv --groups lesions.csv --json`
 
+    `lentigo score predictions.csv my_images`
+
     `lentigo score runs/my-run/predictions/val.csv`
     """
     from lentigo.evaluation.isic import judge_isic
     from lentigo.evaluation.isic_csv import read_groups, read_predictions, read_truth
 
+    of_data_set = truth is not None and _is_data_set(truth)
+    if split is not None and not of_data_set:
+        raise ConfigError("expected --split with a data set as TRUTH; found none", "Drop --split.")
     if truth is None:
         found = _score_own_table(predictions, groups, resamples, seed)
+    elif of_data_set:
+        found = _score_on_data_set(predictions, truth, groups, split, resamples, seed)
     else:
         known = read_truth(truth)
         probs = read_predictions(predictions, known.image_id)
@@ -99,6 +108,42 @@ def _score_own_table(path: Path, groups: Path | None, resamples: int, seed: int)
         resamples=resamples,
         seed=seed,
         synthetic=is_synthetic(path),
+    )
+
+
+def _is_data_set(truth: Path) -> bool:
+    """Whether TRUTH is a folder, pack, array file or a table with diagnoses, in place of an ISIC 2018 truth file."""
+    from lentigo.data.source_tables import CATALOG, HAM, read_table
+
+    if truth.is_dir() or truth.suffix.lower() in (".npz", ".parquet"):
+        return True
+    return truth.is_file() and read_table(truth).layout in (HAM, CATALOG)
+
+
+def _score_on_data_set(
+    path: Path, data: Path, groups: Path | None, split: str | None, resamples: int, seed: int
+) -> IsicJudgement:
+    """Labels and lesions of a data set; intervals resample images where it has no lesion ids."""
+    from lentigo.data.catalog import SPLITS
+    from lentigo.data.sources import load_catalog
+    from lentigo.evaluation.isic import judge_isic
+    from lentigo.evaluation.isic_csv import read_predictions
+
+    if groups is not None:
+        raise ConfigError("expected --groups beside a TRUTH of ISIC 2018; found a data set", "Drop --groups.")
+    if split not in (None, *SPLITS):
+        raise ConfigError(f"expected a split of {', '.join(SPLITS)}; found {split}", "Correct --split.")
+    catalog = load_catalog(data)
+    rows = catalog if split is None else catalog.split(split)
+    if not len(rows):
+        raise DataError(f"{data} has no images of the split {split}", "Name another split, or leave --split out.")
+    return judge_isic(
+        rows.labels,
+        read_predictions(path, [row.image_id for row in rows]),
+        groups=[row.lesion_id for row in rows] if all(row.has_lesion_id for row in rows) else None,
+        resamples=resamples,
+        seed=seed,
+        synthetic=rows.synthetic,
     )
 
 

@@ -9,7 +9,7 @@ import typer
 
 from lentigo.cli import console
 from lentigo.cli.options import JsonFlag, parse_minutes
-from lentigo.core.errors import ConfigError, ExitCode
+from lentigo.core.errors import CheckpointError, ConfigError, ExitCode
 
 if TYPE_CHECKING:
     from lentigo.evaluation.study_plan import Planned
@@ -44,7 +44,7 @@ def study(
     console.require_training()
     from lentigo.data.sources import load_catalog
     from lentigo.evaluation.study import load_study
-    from lentigo.evaluation.study_plan import Folders, plan_study
+    from lentigo.evaluation.study_plan import Folders, check_weights, plan_study, trainings
     from lentigo.evaluation.study_run import StudyRunner, check_time_limit
     from lentigo.training.run import Devices
 
@@ -56,7 +56,12 @@ def study(
     catalog = load_catalog(data, images=images)
     folders = Folders(runs_dir, results, weights_dir)
     if dry_run:
-        _show_plan(plan_study(grid, catalog, folders, rows), as_json)
+        planned = plan_study(grid, catalog, folders, rows)
+        _show_plan(planned, as_json)
+        try:
+            check_weights(trainings(grid, planned, folders), folders)
+        except CheckpointError as error:
+            console.say(f"{error.message}. {error.remedy}")
         return
     where = Devices(accelerator)  # type: ignore[arg-type]
     with console.training_listener() as listen:

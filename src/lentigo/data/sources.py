@@ -23,7 +23,7 @@ from lentigo.data.source_tables import TABLE_SUFFIXES, read_lesions, read_table,
 __all__ = ["PROBLEM_KINDS", "SourceProblem", "load_catalog", "scan_source"]
 
 KNOWN_LAYOUTS = """\
-  HAM10000 CSV: image_id, lesion_id, dx [, dx_type, age, sex, localization, primary, split, file]
+  HAM10000 CSV: image_id, lesion_id, dx [, patient_id, dx_type, age, sex, localization, primary, split, file]
   ISIC one-hot CSV: image, MEL, NV, BCC, AKIEC, BKL, DF, VASC [, UNK]
   a catalogue CSV written by `lentigo data split`
   a folder with one subfolder per class (mel/, nv/, ...), or train/ val/ test/ with class folders in them

@@ -226,6 +226,6 @@ def _check_presence(counts: NDArray[np.int64], part: NDArray[np.int64], names: S
     if problems:
         raise DataError(
             f"each class needs a group in each of {len(names)} splits; absent: {'; '.join(problems)}",
-            "Add lesions of these classes, ask for fewer splits, or pass allow_missing_classes "
-            "(their metrics will be null).",
+            "Add lesions of these classes, ask for fewer splits, or pass --allow-missing-classes "
+            "(in Python allow_missing_classes=True; their metrics will be null).",
         )

@@ -171,7 +171,8 @@ def _read_table(path: Path, problems: _Problems, optional: Sequence[str] = ()) -
     problems.add("columns given twice", [name for name, count in Counter(header).items() if count > 1])
     problems.raise_any(
         f"the columns {_HEADER_TEXT}",
-        "Name the columns so. A predictions table of `lentigo evaluate` is scored alone, without a truth.",
+        "Name the columns so, or pass a data set as the truth. A predictions table of `lentigo evaluate` is scored "
+        "alone, without a truth.",
     )
     problems.add("rows without a cell for each column", [f"line {n}" for n, row in rows if len(row) != len(header)])
     whole = [row for _, row in rows if len(row) == len(header)]
