@@ -12,13 +12,12 @@ paired differences, no image, no path.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from paired_scores import paired_scores
 from PIL import Image
 from recording import record
 
@@ -28,16 +27,11 @@ from lentigo.data.catalog import Catalog
 from lentigo.data.images import load_image
 from lentigo.data.sources import load_catalog
 from lentigo.deploy.classifier import Classifier
-from lentigo.evaluation.arms import align
-from lentigo.evaluation.compare import paired_differences
-from lentigo.evaluation.resampling import arm_estimates, mean_scores, resampled_scores
 from lentigo.training.rows import judged_rows
 
 COLOUR, GRAY_INPUT, GRAY_ONLY = "colour", "gray input", "gray-only model"
 PAIRS = ((COLOUR, GRAY_INPUT), (GRAY_ONLY, GRAY_INPUT), (GRAY_ONLY, COLOUR))
 """Differences are the second less the first."""
-METRICS = ("accuracy", "balanced_accuracy", "macro_f1")
-RESAMPLES, SEED = 2000, 0
 BATCH_SIZE = 32
 
 
@@ -71,42 +65,6 @@ def square(classifier: Classifier, image: Image.Image) -> NDArray[np.uint8]:
     return preprocess.finished_square(preprocess.first_step(image))
 
 
-def scores(tables: Mapping[str, Predictions]) -> dict[str, Any]:
-    """METRICS of every table and their paired differences, resampled by lesion; n with each."""
-    aligned = align({name: [table] for name, table in tables.items()})
-    points, samples = mean_scores(aligned), resampled_scores(aligned, resamples=RESAMPLES, seed=SEED)
-    estimates = arm_estimates(aligned, points, samples)
-    n_lesions = len(set(aligned.lesion_id))
-    differences = {
-        f"{other} less {baseline}": {
-            metric: difference(metric, baseline, other, points, samples, n_lesions) for metric in METRICS
-        }
-        for baseline, other in PAIRS
-    }
-    return {
-        "n_images": len(aligned.image_id),
-        "n_lesions": n_lesions,
-        "interval": "95% paired bootstrap of lesions",
-        "resamples": RESAMPLES,
-        "scores": {name: {metric: asdict(found[metric]) for metric in METRICS} for name, found in estimates.items()},
-        "differences": differences,
-    }
-
-
-def difference(
-    metric: str,
-    baseline: str,
-    other: str,
-    points: Mapping[str, Mapping[str, float]],
-    samples: Mapping[str, Mapping[str, NDArray[np.float64]]],
-    n_lesions: int,
-) -> dict[str, Any]:
-    """Other less baseline, as `lentigo compare` tests two systems."""
-    pair = {name: points[name] for name in (baseline, other)}
-    found = paired_differences(metric, baseline, pair, samples, n_lesions)[other]
-    return found.model_dump(include={"value", "ci_low", "ci_high", "p"})
-
-
 def main() -> None:
     """Parse, run, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -134,7 +92,7 @@ def main() -> None:
         "gray_only_predictions": arguments.gray_only.name,
         "gray": "ITU-R 601 luma of the decoded image, stacked three times",
         "synthetic": rows.synthetic,
-        **scores(tables),
+        **paired_scores(tables, PAIRS),
     }
     record(result, arguments.out)
 
