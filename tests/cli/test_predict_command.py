@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -177,6 +179,36 @@ def test_a_killed_run_goes_on_to_the_same_bytes(predict: Command, tmp_path: Path
     assert (again.code, (tmp_path / name).read_bytes()) == (0, whole)
 
 
+def test_a_resumed_run_ends_as_the_whole_one(predict: Command, tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    shutil.copy(next((tmp_path / "images").iterdir()), tmp_path / "one")
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "z.jpg").write_bytes(b"no image")
+    assert predict("one", "bad", "--out", "a.csv").code == 0
+    whole = (tmp_path / "a.csv").read_text().splitlines(keepends=True)
+    (tmp_path / "a.csv").write_text("".join(whole[:-1]))
+    assert predict("one", "bad", "--out", "a.csv", "--resume").code == 0
+    assert predict("bad", "--out", "b.csv").code == 3
+    assert predict("bad", "--out", "b.csv", "--resume").code == 3
+
+
+def test_overlays_of_another_run_are_not_joined(predict: Command, tmp_path: Path) -> None:
+    (tmp_path / "drawn").mkdir()
+    (tmp_path / "drawn" / "00001-a-akiec.jpg").write_text("mine")
+    said = predict("images", "--out", "a.csv", "--explain", "drawn", "--resume")
+    assert said.code == 2
+    assert "new or empty folder" in said.err
+
+
+def test_a_name_that_the_stream_cannot_hold_is_escaped(tmp_path: Path) -> None:
+    code = "from lentigo.cli.app import main; import sys; sys.argv = ['lentigo', 'predict', '\u4e2d.jpg']; main()"
+    environment = os.environ | {"PYTHONIOENCODING": "cp1252"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, cwd=tmp_path)
+    assert done.returncode == 3
+    assert b"\\u4e2d.jpg" in done.stderr
+    assert b"bug" not in done.stderr
+
+
 def test_ctrl_c_keeps_what_is_written(predict: Command, tmp_path: Path) -> None:
     real = engine.answer_batch
     begun = 0
@@ -191,7 +223,7 @@ def test_ctrl_c_keeps_what_is_written(predict: Command, tmp_path: Path) -> None:
     with mock.patch.object(engine, "answer_batch", interrupted):
         said = predict("images", "--out", "a.csv", "--batch-size", 3, "--threads", 1)
     assert said.code == 130
-    assert "continue with --resume" in said.err
+    assert "go on with --resume" in said.err
     assert len(rows_of(tmp_path / "a.csv")) == 9
     predict("images", "--out", "whole.csv")
     assert predict("images", "--out", "a.csv", "--resume").code == 0

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from unittest import mock
+from urllib.parse import parse_qs
 
 import pytest
 
@@ -99,11 +100,12 @@ def test_it_serves_until_ctrl_c(tiny_model: Path) -> None:
 
 
 def test_runs_are_shown_without_a_model_and_the_token_comes_from_the_environment(tmp_path: Path) -> None:
-    with serving("--runs", tmp_path, environment={"LENTIGO_TOKEN": TOKEN}) as (url, process):
+    secret = f"+/%25={TOKEN}"
+    with serving("--runs", tmp_path, environment={"LENTIGO_TOKEN": secret}) as (url, process):
         page, _, token = url.partition("?token=")
-        assert token == TOKEN
+        assert parse_qs(f"token={token}") == {"token": [secret]}
         assert ask(f"{page}api/runs")[0] == 401
-        assert ask(f"{page}api/runs", Authorization=f"Bearer {TOKEN}") == (200, b"[]")
+        assert ask(f"{page}api/runs", Authorization=f"Bearer {secret}") == (200, b"[]")
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=20)
     assert TOKEN not in said

@@ -124,6 +124,30 @@ def test_mixing_needs_cross_entropy() -> None:
         parse_config({"loss": {"kind": "focal"}, "regularization": {"mixup_alpha": 0.2}}, "x")
 
 
+@pytest.mark.parametrize(
+    "sections, message",
+    [
+        ({"loss": {"kind": "focal", "label_smoothing": 0.05}}, "focal smooths no labels; set loss.label_smoothing = 0"),
+        ({"training": {"selection_metric": "last", "early_stop_epochs": 3}}, "set early_stop_epochs = 0 or another"),
+        ({"mining": {"method": "report", "control": "hard_only"}}, "hard_only is what mining.method = report does"),
+    ],
+)
+def test_settings_that_would_do_nothing_are_refused(sections: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse_config(sections, "x")
+
+
+def test_a_logit_adjusted_loss_takes_no_teachers_but_the_model_that_a_round_continues() -> None:
+    loss, taught = {"kind": "logit_adjusted"}, {"weight": 0.5, "teachers": ["a.safetensors"]}
+    with pytest.raises(ConfigError, match=r"put back the class prior.*distillation\.weight = 0"):
+        parse_config({"loss": loss, "distillation": taught}, "x")
+    with pytest.raises(ConfigError, match="put back the class prior"):
+        parse_config({"loss": loss, "distillation": taught, "mining": {"method": "out_of_fold"}}, "x")
+    continued = {"model": {"weights": "a.safetensors"}, "mining": {"method": "out_of_fold"}}
+    assert parse_config({"loss": loss, "distillation": taught, **continued}, "x").distillation.weight == 0.5
+    assert parse_config({"loss": loss}, "x").distillation.weight == 0
+
+
 def test_all_problems_at_once_with_the_nearest_key() -> None:
     wrong = {
         "trainings": {"epochs": 3},

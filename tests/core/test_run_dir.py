@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import multiprocessing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -89,6 +91,32 @@ def test_lock_holds_against_another_process_and_ends_with_it(tmp_path: Path) -> 
     finally:
         child.kill()
         child.join(30)
+
+
+def test_lock_is_looked_at_without_the_right_to_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, modes = RunDir(tmp_path), []
+    real_open = Path.open
+
+    def refuse_writing(path: Path, mode: str = "r", *rest: Any, **more: Any) -> Any:
+        modes.append(mode)
+        if set(mode) & set("awx+"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real_open(path, mode, *rest, **more)
+
+    with run.lock():
+        monkeypatch.setattr(Path, "open", refuse_writing)
+        assert run.is_locked()
+    assert not run.is_locked()
+    assert modes == ["rb", "rb"]
+
+
+def test_two_who_look_are_no_worker(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    with run.lock():
+        pass
+    with (tmp_path / ".lock").open("rb") as stream:
+        fcntl.flock(stream, fcntl.LOCK_SH)  # what `is_locked` of another process holds for an instant
+        assert not run.is_locked()
 
 
 def test_looks_are_counted(tmp_path: Path) -> None:

@@ -97,6 +97,28 @@ def test_auto_goes_to_disk_when_memory_is_short(
     assert len(list(cache_folder.iterdir())) == 1
 
 
+@pytest.mark.parametrize(("kind", "limit_mb"), [("none", 100), ("memory", 1), ("disk", 1)])
+def test_images_that_are_not_kept_are_looked_at_too(
+    synthetic_catalog: Catalog, tmp_path: Path, kind: str, limit_mb: int
+) -> None:
+    rows = list(synthetic_catalog.rows[:9])
+    large = Preprocess(resize_steps_px=(240,))  # six of them fit
+    seen: list[tuple[int, int]] = []
+    for _ in range(2):  # the second time with a file of the cache that is there
+        source = open_images(Catalog(tuple(rows)), large, settings(kind, limit_mb), lambda *done: seen.append(done))
+        assert len(source.cached) == (0 if kind == "none" else 6)
+    assert set(seen) == (set() if kind == "none" else {(i, 6) for i in range(1, 7)})
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"\xff\xd8\xff no image")
+    rows[7], rows[8] = replace(rows[7], path=broken), replace(rows[8], path=tmp_path / "gone.jpg")
+    with pytest.raises(DataError, match=r"2 of \d images cannot be read: .*broken\.jpg") as error:
+        open_images(Catalog(tuple(rows)), large, settings(kind, limit_mb))
+    assert "gone.jpg" in error.value.message
+    rows[0] = replace(rows[0], path=broken)
+    with pytest.raises(DataError, match=r"3 of 9 images cannot be read"):
+        open_images(Catalog(tuple(rows)), large, settings(kind, limit_mb))
+
+
 @pytest.mark.parametrize("kind", ["memory", "disk"])
 def test_all_unreadable_images_are_named_at_once(
     catalog: Catalog, cache_folder: Path, tmp_path: Path, kind: str
@@ -113,7 +135,7 @@ def test_all_unreadable_images_are_named_at_once(
 
 def test_a_missing_image_file_is_named_whatever_the_cache(catalog: Catalog, tmp_path: Path) -> None:
     rows = (replace(catalog.rows[0], path=tmp_path / "gone.jpg"), *catalog.rows[1:])
-    for kind in ("memory", "disk"):
+    for kind in ("memory", "disk", "none"):
         with pytest.raises(DataError, match=r"gone\.jpg"):
             open_images(Catalog(rows), RGB, settings(kind))
 

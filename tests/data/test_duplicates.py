@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from lentigo.core.errors import DataError
 from lentigo.core.taxonomy import parse_label
 from lentigo.data.catalog import Catalog, Row
-from lentigo.data.duplicates import DuplicatePair, fingerprint, merge_groups, near_duplicate_pairs
+from lentigo.data.duplicates import DuplicatePair, fingerprint, known_groups, merge_groups, near_duplicate_pairs
 
 
 def draw_lesion(seed: int, size_px: int = 200) -> Image.Image:
@@ -132,6 +133,32 @@ def test_groups_are_merged_by_lesions_pairs_and_patients() -> None:
     assert merge_groups(Catalog(rows[::-1]), pairs) == expected
     with pytest.raises(DataError, match="1 are not in it: 9"):
         merge_groups(Catalog(rows), [DuplicatePair("1", "9", 0, 1.0, True)])
+
+
+def test_known_groups_hold_lesions_whose_patient_or_group_is_partly_known_together() -> None:
+    def row(image: str, lesion: str, patient: str = "", group: str = "") -> Row:
+        return Row(image, Path("none.jpg"), 5, lesion, patient_id=patient, group_id=group)
+
+    rows = (
+        row("1", "a", patient="p"),
+        row("2", "a"),
+        row("3", "b", patient="p", group="g"),
+        row("4", "c", group="g"),
+        row("5", "d"),
+    )
+    assert known_groups(rows) == ["a", "a", "a", "a", "d"]
+    assert known_groups(rows[::-1]) == ["d", "a", "a", "a", "a"]
+
+
+@pytest.mark.parametrize("column", ["group_id", "patient_id", "lesion_id"])
+def test_known_groups_are_named_as_their_complete_ids_are(column: str) -> None:
+    rows = [
+        Row(f"{n}", Path("none.jpg"), 5, f"lesion {n // 2}", patient_id=f"p{n // 4}", group_id=f"g{n // 8}")
+        for n in range(32)
+    ]
+    finer = {"group_id": (), "patient_id": ("group_id",), "lesion_id": ("group_id", "patient_id")}[column]
+    rows = [replace(row, **dict.fromkeys(finer, "")) for row in rows]
+    assert known_groups(rows) == [getattr(row, column) for row in rows]
 
 
 @pytest.mark.real_data

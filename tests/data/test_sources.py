@@ -13,6 +13,7 @@ from PIL import Image
 
 from lentigo.core.errors import ConfigError, DataError
 from lentigo.core.taxonomy import CLASS_CODES
+from lentigo.data.catalog import Catalog, read_catalog_csv
 from lentigo.data.sources import PROBLEM_KINDS, load_catalog, scan_source
 
 HAM_HEADER = "image_id,lesion_id,dx,dx_type,age,sex,localization"
@@ -318,6 +319,28 @@ def test_catalog_csv_problems_and_moved_images(kaggle: Path, tmp_path: Path) -> 
     (tmp_path / "HAM10000_images_part_2/b.jpg").rename(tmp_path / "moved/b.jpg")
     assert problem_kinds(path) == {"duplicate-id": 1, "missing-file": 1}
     assert problem_kinds(path, images=tmp_path / "moved") == {"duplicate-id": 1}
+
+
+@pytest.mark.parametrize("column", ["has_lesion_id", "primary"])
+def test_flags_of_a_catalogue_as_spreadsheets_write_them(kaggle: Path, tmp_path: Path, column: str) -> None:
+    rows = load_catalog(kaggle).rows
+    path = Catalog(rows).to_csv(tmp_path / "split.csv")
+    header, *lines = (line.split(",") for line in path.read_text(encoding="utf-8").splitlines())
+    place = header.index(column)
+    assert {line[place] for line in lines} <= {"1", "0"}
+
+    def written_with(yes: str, no: str) -> Path:
+        cells = [[*line[:place], yes if line[place] == "1" else no, *line[place + 1 :]] for line in lines]
+        path.write_text("\n".join(map(",".join, [header, *cells])), encoding="utf-8")
+        return path
+
+    for yes, no in (("1.0", "0.0"), ("True", "False"), ("TRUE", "FALSE")):
+        assert read_catalog_csv(written_with(yes, no)).rows == rows
+    with pytest.raises(DataError, match=rf"{len(rows)} malformed rows: line 2, line 3.*") as caught:
+        read_catalog_csv(written_with("yes", "no"))
+    assert f"{column}" in caught.value.remedy
+    with pytest.raises(DataError, match="malformed rows: line 2"):
+        read_catalog_csv(written_with("", ""))
 
 
 def corrupt_npz(path: Path) -> Path:

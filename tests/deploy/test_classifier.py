@@ -29,9 +29,11 @@ from lentigo.core.taxonomy import CLASS_CODES, MALIGNANT_LABELS, MELANOMA_LABEL
 from lentigo.data.synthetic import draw_lesion
 from lentigo.deploy import classifier as classifier_module
 from lentigo.deploy.classifier import Classifier, Judged
-from lentigo.deploy.exported import ExportedModel
+from lentigo.deploy.exported import ExportedModel, VariantFiles
 from lentigo.deploy.graph_session import image_views
 from lentigo.deploy.image_input import ImageInput
+from lentigo.deploy.phone_record import PhoneFiles
+from lentigo.deploy.static_site import build_static
 from lentigo.evaluation.calibration import Calibration
 from lentigo.training.inference import _views
 
@@ -405,6 +407,45 @@ def test_damaged_models_are_refused(tiny_model: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"calibration of fp32 in .* cannot be read: temperature"):
         Classifier.load(wrong)
     assert not Classifier.load(wrong, views=2).calibrated, "what is not used is not read"
+
+
+PROGRAM = {"files": {}, "size_bytes": 1, "pixels": "uint8", "made_with": "a test"}
+
+
+@pytest.mark.parametrize(
+    "file", ["../../.bashrc", "/etc/passwd", "sub/model.onnx", "..", ".hidden", "C:\\a.onnx", "a.onnx\n", "", "a" * 300]
+)
+def test_a_file_name_in_the_description_is_no_path(tiny_model: Path, tmp_path: Path, file: str) -> None:
+    changes: dict[str, Callable[[dict[str, Any]], None]] = {
+        r"variants\.fp32\.file": lambda values: values["variants"]["fp32"].update(file=file),
+        r"phones\.executorch": lambda values: values.update(phones={"executorch": PROGRAM | {"file": file}}),
+    }
+    for number, (place, change) in enumerate(changes.items()):
+        with pytest.raises(CheckpointError, match=rf"is no model description.*: {place}"):
+            ExportedModel.load(changed_model(tiny_model, tmp_path / str(number), change))
+
+
+def test_no_page_is_built_of_a_model_that_names_a_path(tiny_model: Path, tmp_path: Path) -> None:
+    model = changed_model(
+        tiny_model,
+        tmp_path / "model",
+        lambda values: values["variants"]["fp32"].update(file="../../escaped.onnx"),
+    )
+    (tmp_path.parent / "escaped.onnx").write_bytes((model / "model.onnx").read_bytes())  # or it would not be found
+    with pytest.raises(CheckpointError, match="is no model description"):
+        build_static(model, tmp_path / "site")
+    assert not (tmp_path / "site").exists()
+
+
+def test_the_exports_own_file_names_are_plain(tiny_model: Path, tmp_path: Path) -> None:
+    def rename(values: dict[str, Any]) -> None:
+        entry = values["variants"]["fp32"]
+        values["variants"] = {name: entry | {"file": file} for name, file in VariantFiles.items()}
+        values["phones"] = {name: PROGRAM | {"file": file} for name, file in PhoneFiles.items()}
+
+    spec = ExportedModel.load(changed_model(tiny_model, tmp_path / "all", rename))
+    assert {name: one.file for name, one in spec.variants.items()} == VariantFiles
+    assert {name: one.file for name, one in spec.phones.items()} == PhoneFiles
 
 
 def test_graphs_with_other_ends_are_refused(tiny_model: Path) -> None:

@@ -107,6 +107,10 @@ def test_damaged_folders(folder: Path, tmp_path: Path) -> None:
     (folder / "golden.json").write_text(json.dumps(content))
     with pytest.raises(CheckpointError, match="no logits of int8"):
         check_golden(folder, predict, variant="int8")
+    content["images"][0]["file"] = "../secret.png"
+    (folder / "golden.json").write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match="damaged"):
+        Golden.load(folder)
     (folder / "golden.json").write_text("{}")
     with pytest.raises(CheckpointError, match="damaged"):
         check_golden(folder, predict)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import glob
 import io
 import os
+import struct
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -79,6 +82,40 @@ def test_links_in_a_circle_end(folder: Path) -> None:
     (folder / "below" / "self").symlink_to(".", target_is_directory=True)
     (folder / "gone.png").symlink_to("nowhere.png")
     assert names(find_items(["images"])) == ["images/a.JPG", "images/b.png", "images/below/ä c.png"]
+
+
+@pytest.mark.parametrize("pattern", ["loop/**/*.png", "loop/**", "loop/**/*", "**/*.png", "loop/**/**/*.png", "*/**/"])
+def test_patterns_end_where_links_lead_in_a_circle(folder: Path, pattern: str) -> None:
+    loop = folder.parent / "loop"
+    (loop / "below").mkdir(parents=True)
+    for place in ("l", "m", "below/up"):
+        (loop / place).symlink_to(loop, target_is_directory=True)
+    for place in ("below/a.png", "x.png"):
+        picture(1).save(loop / place)
+    found = [item.path.resolve() for item in find_items([pattern])]
+    assert sorted(path for path in found if path.is_relative_to(loop)) == [loop / "below" / "a.png", loop / "x.png"]
+
+
+def test_links_that_a_pattern_names_are_followed(folder: Path) -> None:
+    (folder / "below" / "up").symlink_to(folder, target_is_directory=True)
+    (folder / "same").symlink_to("below", target_is_directory=True)
+    (folder / "link.png").symlink_to("b.png")
+    assert names(find_items(["images/**/up/*.png"])) == ["images/below/up/b.png", "images/below/up/link.png"]
+    assert names(find_items(["images/**/same/*.png"])) == ["images/same/ä c.png"]
+    once = ["images/b.png", "images/below/ä c.png", "images/link.png"]
+    assert names(find_items(["images/**/*.png"])) == once, "a folder is read once; a link to a file has its own name"
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["images/**", "**/*.png", "./**/*.png", "images/**/", "i*/**", "**/.hidden.png", "images/**/[!b]*.*", "**"],
+)
+def test_patterns_without_links_find_what_glob_finds(folder: Path, pattern: str) -> None:
+    (folder.parent / "images-2").mkdir()
+    picture(1).save(folder.parent / "images-2" / "z.png")
+    matches = sorted(glob.glob(pattern, recursive=True))
+    given = [path for path in matches if os.path.isdir(path) or path.lower().endswith((".png", ".jpg"))]
+    assert names(find_items([pattern])) == names(find_items(given))
 
 
 def test_all_that_is_missing_is_told_at_once(folder: Path) -> None:
@@ -166,6 +203,60 @@ def test_entries_that_claim_to_be_huge_are_refused(tmp_path: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(DataError, match="too large"):
         read_entry(path, "a.png")
+
+
+def bomb(path: Path, method: int, *, claimed_bytes: int, packed_bytes: int = 0, unpacked_bytes: int = 2**25) -> Path:
+    """An archive of zeros that says in its list how few they are, and with `packed_bytes` how long they are packed."""
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("a.png", bytes(unpacked_bytes))
+    data = bytearray(path.read_bytes())
+    place = data.rindex(b"PK\1\2") + 20
+    packed, unpacked = struct.unpack_from("<LL", data, place)
+    assert unpacked == unpacked_bytes
+    struct.pack_into("<LL", data, place, packed_bytes or packed, claimed_bytes)
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("method", "said"),
+    [
+        (zipfile.ZIP_DEFLATED, "more than the 100000 bytes"),
+        (zipfile.ZIP_BZIP2, "compressed by bzip2"),
+        (zipfile.ZIP_LZMA, "compressed by lzma"),
+    ],
+)
+def test_bombs_that_claim_to_be_small_take_no_memory(tmp_path: Path, method: int, said: str) -> None:
+    path = bomb(tmp_path / "bomb.zip", method, claimed_bytes=100_000)
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match=said):
+            read_entry(path, "a.png")
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_stored_entry_that_goes_on_is_refused(tmp_path: Path) -> None:
+    path = bomb(tmp_path / "long.zip", zipfile.ZIP_STORED, claimed_bytes=1000, unpacked_bytes=100_000)
+    with pytest.raises(DataError, match="more than the 1000 bytes"):
+        read_entry(path, "a.png")
+
+
+def test_a_packed_size_beyond_the_archive_hides_no_bomb(tmp_path: Path) -> None:
+    path = bomb(tmp_path / "hidden.zip", zipfile.ZIP_DEFLATED, claimed_bytes=2**25, packed_bytes=2**24)
+    with pytest.raises(DataError, match="decompression bomb"):
+        read_entry(path, "a.png")
+
+
+def test_entries_of_any_length_are_whole(tmp_path: Path) -> None:
+    for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        path = tmp_path / f"{method}.zip"
+        contents = {f"{size}.png": os.urandom(size) for size in (0, 1, 2**16 - 1, 2**16, 2**16 + 1, 300_000)}
+        with zipfile.ZipFile(path, "w", method) as archive:
+            for name, content in contents.items():
+                archive.writestr(name, content)
+        assert {name: read_entry(path, name) for name in contents} == contents
 
 
 def test_damage_in_an_archive_is_told(tmp_path: Path) -> None:

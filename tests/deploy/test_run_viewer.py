@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import json
+import tempfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +28,8 @@ from lentigo.core.predictions import Predictions
 from lentigo.core.run_dir import RunDir
 from lentigo.core.taxonomy import CLASS_CODES
 from lentigo.data.catalog import Catalog
+from lentigo.deploy import run_viewer
+from lentigo.deploy.guard import MAX_BODY_BYTES
 from lentigo.deploy.run_routes import REPORT_POLICY
 from lentigo.deploy.run_viewer import PICTURE_PX, RunViewer
 from lentigo.deploy.server import listen, page_url
@@ -136,6 +140,39 @@ def test_a_damaged_run_does_not_hide_the_others(client: TestClient, run: RunDir)
     assert str(run.path) not in said.text
 
 
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        (".lock", "status.json or the lock cannot be read"),
+        ("status.json", "status.json or the lock cannot be read"),
+        ("mining/suspects.csv", "mining/suspects.csv cannot be read"),
+        ("mining/review.csv", "mining/review.csv cannot be read"),
+    ],
+)
+def test_a_run_that_cannot_be_read_does_not_hide_the_others(
+    client: TestClient, run: RunDir, place: str, said: str
+) -> None:
+    if place == ".lock":
+        run.write_status("running")
+    (run.path / place).unlink(missing_ok=True)
+    (run.path / place).mkdir()  # opening it fails as without the right to, which root always has
+    found = {one["name"]: one for one in client.get("/api/runs").json()}
+    assert (found[NAME]["problems"], found["bare"]["problems"]) == ([said], [])
+    if place.startswith("mining"):
+        answer = client.get(f"/api/runs/{NAME}/suspects")
+        assert (answer.status_code, answer.json()["error"]) == (404, "a file of this run cannot be read")
+
+
+def test_metrics_that_cannot_be_read_are_told_from_damaged_ones(
+    client: TestClient, run: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: RunDir) -> dict[str, Any]:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(run_viewer, "_scores", refuse)
+    assert [one["problems"] for one in client.get("/api/runs").json()] == [["metrics.json cannot be read"]] * 2
+
+
 def test_a_report_is_served_in_a_sandbox(client: TestClient) -> None:
     said = client.get(f"/runs/{NAME}/report.html")
     assert said.status_code == 200
@@ -230,6 +267,54 @@ def _other(catalog: Catalog, place: int) -> str:
 def test_decisions_that_do_not_fit(client: TestClient, run: RunDir, changes: dict[str, Any], status: int) -> None:
     assert review(client, **changes).status_code == status
     assert not (run.mining / "review.csv").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_told(
+    client: TestClient, run: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise OSError(30, "Read-only file system", str(run.path))
+
+    monkeypatch.setattr(tempfile, "mkstemp", refuse)
+    said = review(client)
+    assert (said.status_code, said.json()["error"]) == (409, "this folder of runs cannot be written")
+    assert said.json()["remedy"]
+    assert str(run.path) not in said.text
+
+
+def test_a_long_decision_is_refused_before_it_is_read(client: TestClient, run: RunDir) -> None:
+    said = review(client, label="x" * (MAX_BODY_BYTES - 200))
+    assert said.status_code == 422, "just not too long"
+    for announced in (True, False):
+        body = json.dumps({"run": NAME, "label": "x" * MAX_BODY_BYTES}).encode()
+        content = body if announced else iter([body])
+        said = client.post("/api/suspects", content=content, headers={"content-type": "application/json"})
+        assert said.status_code == 413, announced
+        assert set(said.json()) == {"error", "remedy"}
+        assert "64 KiB" in said.json()["error"]
+        assert "/api/predict" in said.json()["remedy"]
+
+
+def test_a_decision_without_end_is_cut_off_while_it_arrives(root: Path) -> None:
+    asked = 0
+    sent: list[Any] = []
+    scope = {
+        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "scheme": "http",
+        "path": "/api/suspects", "raw_path": b"/api/suspects", "root_path": "", "query_string": b"",
+        "headers": [(b"host", b"localhost"), (b"content-type", b"application/json")],
+        "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 80),
+    }  # fmt: skip
+
+    async def receive() -> dict[str, Any]:
+        nonlocal asked
+        asked += 1
+        return {"type": "http.request", "body": bytes(10_000), "more_body": asked < 100}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    asyncio.run(create_app(None, runs=root)(scope, receive, send))
+    assert (sent[0]["status"], asked) == (413, 7)
 
 
 def test_a_suspects_own_label_is_no_new_label(client: TestClient, tiny_catalog: Catalog) -> None:

@@ -32,7 +32,7 @@ from lentigo.deploy.activation_map import OPACITY, activation_maps, overlay
 from lentigo.deploy.classifier import Classifier
 from lentigo.deploy.exported import NOTICE
 from lentigo.deploy.golden import check_golden, write_golden
-from lentigo.deploy.guard import SECURITY_HEADERS
+from lentigo.deploy.guard import MAX_BODY_BYTES, SECURITY_HEADERS
 from lentigo.deploy.limits import MEBIBYTE, ServiceLimits
 from lentigo.deploy.service import create_app
 from lentigo.deploy.service_metrics import resident_bytes
@@ -582,6 +582,24 @@ def test_the_facts_about_the_model(client: TestClient) -> None:
     assert facts["limits"]["max_file_bytes"] == SMALL.max_file_bytes
     assert (facts["name"], facts["variant"], facts["calibrated"]) == ("tiny", "fp32", True)
     assert facts["notice"] == NOTICE
+
+
+@pytest.mark.parametrize("path", ["/api/health", "/api/model", "/metrics"])
+def test_monitors_may_ask_for_the_head_alone(client: TestClient, path: str) -> None:
+    said, full = client.head(path), client.get(path)
+    assert (said.status_code, said.content) == (200, b"")
+    assert said.headers["content-type"] == full.headers["content-type"]
+    assert int(said.headers["content-length"]) > 0
+    assert client.delete(path).status_code == 405
+
+
+def test_long_bodies_are_for_images_alone(client: TestClient) -> None:
+    for path in ("/api/health", "/api/model", "/nothing/here", "/api/predict/"):
+        said = client.request("GET", path, content=bytes(MAX_BODY_BYTES + 1))
+        assert said.status_code == 413, path
+        assert set(said.json()) == {"error", "remedy"}
+    said = client.post("/api/predict", files=images(jpeg(4, 600)))
+    assert said.status_code == 200
 
 
 def test_the_counters_count(classifier: Classifier) -> None:

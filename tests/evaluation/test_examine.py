@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,10 +26,10 @@ from lentigo.evaluation.metrics import Estimate
 from lentigo.evaluation.outliers import KindJudgement, OutlierGate, OutlierJudgement, ScoreJudgement
 from lentigo.evaluation.overlay_gallery import SHOWN, overlay_gallery
 from lentigo.evaluation.robustness import CLEAN, judge_corrupted
-from lentigo.evaluation.run_evaluation import evaluate_run, judge_again
-from lentigo.evaluation.run_records import read_examinations, read_findings, read_judgements
+from lentigo.evaluation.run_evaluation import evaluate_run, judge_again, judge_corruptions, judge_outliers
+from lentigo.evaluation.run_records import WEIGHTS_KEY, read_examinations, read_findings, read_judgements, read_metrics
 from lentigo.evaluation.run_report import render_report
-from lentigo.models.checkpoint import add_calibration, load_checkpoint
+from lentigo.models.checkpoint import add_calibration, load_checkpoint, load_tensors, save_checkpoint, weights_digest
 
 from .test_report import Page
 from .untrained import untrained_run
@@ -293,5 +295,74 @@ def test_a_cut_off_judgement_of_test_is_finished_without_a_second_look(full: Run
     metrics = json.loads(full.metrics.read_text(encoding="utf-8"))
     looks, expected = full.read_looks(), metrics.pop("test")
     full.metrics.write_text(json.dumps(metrics), encoding="utf-8")
-    assert evaluate_run(full, "test", **FEW).as_dict() == expected
+    evaluate_run(full, "test", **FEW)
+    assert read_metrics(full)["test"] == expected
     assert full.read_looks() == looks
+
+
+@pytest.fixture
+def resumed(full: RunDir, tmp_path: Path) -> RunDir:
+    """The run with everything, judged on both splits, whose training went on to other weights since."""
+    own = RunDir(tmp_path / "run")
+    shutil.copytree(full.path, own.path)
+    if "test" not in read_metrics(own):
+        evaluate_run(own, "test", **FEW)
+    weights, spec = load_tensors(own.best)[0], load_checkpoint(own.best)[1]
+    moved = {name: value + 0.01 if value.is_floating_point() else value for name, value in weights.items()}
+    save_checkpoint(own.best, moved, spec.model_copy(update={"calibration": {}}))
+    return own
+
+
+@pytest.mark.slow
+def test_judging_val_drops_what_was_found_of_other_weights(resumed: RunDir) -> None:
+    looks = resumed.read_looks()
+    for judge in (
+        lambda: judge_again(resumed, "val", **FEW),
+        lambda: judge_again(resumed, "test", **FEW),
+        lambda: judge_outliers(resumed),
+        lambda: judge_corruptions(resumed, max_images=None),
+    ):
+        with pytest.raises(CheckpointError, match="training went on since") as raised:
+            judge()
+        assert "Judge val again" in raised.value.remedy
+    dropped = "test, corrupted images, images of other kinds, explanations"
+    with pytest.warns(UserWarning, match=f"dropped from .*: {dropped}. Judge test again: .* --split test"):
+        evaluate_run(resumed, "val", **FEW)
+    assert list(read_metrics(resumed)) == list(read_examinations(resumed)) == ["val"]
+    assert read_metrics(resumed)["val"][WEIGHTS_KEY] == weights_digest(load_tensors(resumed.best)[0])
+    findings = read_findings(resumed, "val")
+    assert (findings.robustness, findings.outliers, findings.explanations) == (None, None, None)
+    assert [path.name for path in resumed.path.rglob("*test*")] == [resumed.looks.name]
+    assert "Val: class by class" in headings_of(resumed.report.read_text(encoding="utf-8"))
+    with pytest.raises(DataError, match="no predictions of test") as raised:
+        judge_again(resumed, "test", **FEW)
+    assert "--split test" in raised.value.remedy
+    assert resumed.read_looks() == looks
+    evaluate_run(resumed, "test", **FEW)
+    assert len(resumed.read_looks()) == len(looks) + 1
+    with warnings.catch_warnings(action="error"):
+        evaluate_run(resumed, "val", **FEW)
+    assert list(read_metrics(resumed)) == ["val", "test"]
+
+
+@pytest.mark.slow
+def test_what_was_left_of_a_cut_off_judgement_of_other_weights_is_dropped(resumed: RunDir) -> None:
+    metrics = read_metrics(resumed)
+    del metrics["test"]
+    resumed.metrics.write_text(json.dumps(metrics), encoding="utf-8")
+    with pytest.warns(UserWarning, match="dropped from .*: test, "):
+        evaluate_run(resumed, "val", **FEW)
+    assert not resumed.predictions("test").exists()
+
+
+@pytest.mark.slow
+def test_judgements_of_earlier_versions_stay(resumed: RunDir) -> None:
+    metrics = read_metrics(resumed)
+    for judgement in metrics.values():
+        del judgement[WEIGHTS_KEY]
+    resumed.metrics.write_text(json.dumps(metrics), encoding="utf-8")
+    with warnings.catch_warnings(action="error"):
+        evaluate_run(resumed, "val", **FEW)
+    assert WEIGHTS_KEY in read_metrics(resumed)["val"]
+    assert {**read_metrics(resumed)["test"]} == metrics["test"]
+    assert resumed.robustness.is_file()

@@ -16,6 +16,7 @@ from lentigo.evaluation.metrics import (
     Estimate,
     estimate,
     percentile_interval,
+    rarer_side,
     resample_weights,
     score,
     weighted_auc,
@@ -210,6 +211,11 @@ def test_all_resamples_agreeing_is_no_interval():
 def test_no_images_at_all():
     found = estimate(np.zeros(0, dtype=np.int64), np.zeros((0, 7)), [], resamples=10)
     assert all(one == Estimate(None, None, None, 0) for one in found.overall.values())
+
+
+def test_the_rarer_side_is_the_positive_one_where_both_are_equal():
+    for positive, expected in (([1, 0, 0], [1, 0, 0]), ([1, 1, 0], [0, 0, 1]), ([1, 0], [1, 0]), ([], [])):
+        np.testing.assert_array_equal(rarer_side(np.array(positive, dtype=bool)), np.array(expected, dtype=bool))
 
 
 def test_percentiles_leave_undefined_resamples_out():

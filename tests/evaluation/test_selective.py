@@ -8,7 +8,7 @@ from scipy.stats import binomtest
 
 from lentigo.core.errors import ConfigError
 from lentigo.core.taxonomy import CLASS_CODES, MALIGNANT_LABELS
-from lentigo.evaluation.selective import AbstainRule, error_bound, fit_rule, judge_rule, set_size_curve
+from lentigo.evaluation.selective import AbstainRule, error_bound, fit_rule, judge_rule
 
 BENIGN = next(c for c in range(7) if c not in MALIGNANT_LABELS)
 MALIGNANT = MALIGNANT_LABELS[0]
@@ -144,12 +144,3 @@ def test_nothing_accepted_is_an_undefined_error():
     assert (found.accepted.value, found.error.value, found.error.n) == (0.0, None, 0)
     absent = CLASS_CODES[MALIGNANT_LABELS[-1]]
     assert (found.accepted_per_class[absent].value, found.accepted_per_class[absent].n) == (None, 0)
-
-
-def test_set_size_curve_by_hand():
-    sizes, right = np.array([0, 1, 1, 2, 7]), np.array([True, True, False, True, False])
-    points = set_size_curve(right, sizes, list("abcde"))
-    assert [point.limit for point in points] == [1, 2, 3, 4, 5, 6, 7]
-    assert [point.coverage.value for point in points] == [0.4, *[0.6] * 5, 0.8]
-    assert [point.risk.value for point in points] == pytest.approx([0.5, *[1 / 3] * 5, 0.5])
-    assert [point.risk.n for point in points] == [2, 3, 3, 3, 3, 3, 4]

@@ -14,7 +14,15 @@ from torch import nn
 from lentigo.core.errors import CheckpointError
 from lentigo.core.taxonomy import CLASS_CODES
 from lentigo.data.preprocess import Preprocess
-from lentigo.models.checkpoint import ModelSpec, load_checkpoint, load_tensors, save_checkpoint, save_tensors
+from lentigo.models.checkpoint import (
+    ModelSpec,
+    add_calibration,
+    load_checkpoint,
+    load_tensors,
+    save_checkpoint,
+    save_tensors,
+    weights_digest,
+)
 from lentigo.models.network import build_network
 
 SPEC = ModelSpec(
@@ -61,6 +69,30 @@ def test_special_values_survive(tmp_path: Path) -> None:
     assert tensors["b"].dtype == torch.int64
     assert tensors["c"].shape == (0,)
     assert metadata == {"m": {"x": [1.1, None]}}
+
+
+def test_the_digest_is_that_of_the_weights_and_not_of_the_file(network: nn.Module, saved: Path) -> None:
+    digest, content = weights_digest(load_tensors(saved)[0]), saved.read_bytes()
+    assert digest == weights_digest(network.state_dict()), "whatever the layout in memory"
+    add_calibration(saved, {"temperature": 1.5})
+    assert saved.read_bytes() != content
+    assert weights_digest(load_tensors(saved)[0]) == digest
+
+
+def test_the_digest_covers_names_types_shapes_and_values() -> None:
+    values = torch.tensor([1.0, -2.0, 0.0, 4.0], dtype=torch.bfloat16)
+    tensors = [
+        {"a": values},
+        {"b": values},
+        {"a": values.reshape(2, 2)},
+        {"a": values.view(torch.int16)},
+        {"a": -values},
+        {"a": values, "b": torch.tensor(True)},
+        {"a": values, "b": torch.tensor(False)},
+        {"a": values, "b": values[:0]},
+    ]
+    assert len({weights_digest(one) for one in tensors}) == len(tensors)
+    assert weights_digest({"a": values, "b": values[:1]}) == weights_digest({"b": values[:1], "a": values})
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"\xff" * 64, b"PK\x03\x04 zip"])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
 from lentigo.core.config import LossConfig
-from lentigo.data.sampling import class_weights
-from lentigo.models.losses import build_loss, focal_loss
+from lentigo.data.sampling import class_weights, draw_probabilities
+from lentigo.models.losses import build_loss, focal_loss, prior_shift
 
 LABELS = torch.tensor([0] * 3 + [1] * 5 + [2] * 10 + [3] + [4] * 11 + [5] * 70)
 """Class 6 is absent."""
@@ -67,6 +68,13 @@ def test_logit_adjustment_adds_the_log_prior() -> None:
     expected = functional.cross_entropy(LOGITS + shift, TARGET)
     found = build(kind="logit_adjusted", logit_adjustment=0.7)(LOGITS, TARGET)
     assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_prior_correction_weighs_classes_as_the_loss_does_by_what_can_be_drawn() -> None:
+    labels = np.array([0] * 40 + [1] * 60)
+    factors = np.array([1.0] * 10 + [0.0] * 30 + [1.0] * 60)
+    shift = prior_shift(labels, draw_probabilities(labels, "none", factors), "inverse", 1.0)
+    assert shift.abs().max().item() == pytest.approx(0, abs=1e-6), "10 : 60 drawn, weighted 60 : 10"
 
 
 @pytest.mark.parametrize("kind", ["cross_entropy", "focal", "logit_adjusted"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -226,6 +227,17 @@ def test_whole_groups_are_kept_apart() -> None:
     assert not {row.group_id for row in images.train} & {row.group_id for row in images.held_out}
 
 
+def test_a_lesion_whose_patient_is_partly_known_is_kept_apart_whole() -> None:
+    rows = [
+        Row(f"{n}", Path(f"{n}.jpg"), 0, f"lesion {n // 2}", patient_id="" if n % 2 else f"p{n // 4}", split="train")
+        for n in range(80)
+    ]
+    images = gather_unlabelled([Catalog(tuple(rows))], [], held_out_share=0.2, seed=0)
+    assert len(images.held_out) == 16
+    assert not {row.lesion_id for row in images.train} & {row.lesion_id for row in images.held_out}
+    assert not {row.patient_id for row in images.train} & {row.patient_id for row in images.held_out} - {""}
+
+
 def test_images_of_val_and_test_do_not_come_in_as_photographs(table: Path, photographs: Path) -> None:
     from lentigo.data.catalog import read_catalog_csv
 
@@ -289,6 +301,23 @@ def test_wrong_settings_are_named(make: Callable[..., DistillSettings], teacher:
         resume_distill(tmp_path / "start", listen=silent, accelerator="cpu")
     with pytest.raises(CheckpointError, match=r"lacks 1 tensors of tiny: features\.2\.0\.weight"):
         run(make(teachers=[describe_teacher("tiny", teacher)]), tmp_path / "other")
+
+
+def test_a_teacher_may_be_judged_but_not_change_while_the_distillation_rests(
+    make: Callable[..., DistillSettings], teacher: Path, tmp_path: Path
+) -> None:
+    weights = load_file(teacher)
+    described = describe_teacher("tiny", teacher)
+    by_file = described.model_copy(update={"sha256": hashlib.sha256(teacher.read_bytes()).hexdigest()})
+    open_teacher(by_file, torch.device("cpu"))  # settings of an earlier version
+    run(make(epochs=2), tmp_path / "start", time_limit_min=1e-6)
+    save_file(weights, teacher, metadata={"lentigo": '{"calibration": {}}'})  # what `lentigo evaluate` writes
+    assert resume_distill(tmp_path / "start", listen=silent, accelerator="cpu").ended == "done"
+    weights["features.0.0.weight"] *= 1.01
+    save_file(weights, teacher)
+    for one in (described, by_file):
+        with pytest.raises(CheckpointError, match=r"teacher's file .* changed since"):
+            open_teacher(one, torch.device("cpu"))
 
 
 def test_changed_images_are_noticed_on_resuming(

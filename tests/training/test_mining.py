@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import os
 import signal
 from dataclasses import replace
@@ -11,16 +12,21 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+import torch
+from lightning_fabric import Fabric
+from torch.nn import functional
 
 from lentigo.core.config import MiningConfig, load_recipe, merge_recipe
 from lentigo.core.errors import CheckpointError, ConfigError, DataError, Stopped
 from lentigo.core.predictions import Predictions
 from lentigo.core.run_dir import RunDir
 from lentigo.data.catalog import Catalog
+from lentigo.data.duplicates import known_groups
 from lentigo.data.sampling import class_weights, draw_probabilities, epoch_order
 from lentigo.models.checkpoint import load_tensors
+from lentigo.training import out_of_fold
 from lentigo.training.events import Event, Message, StepDone
-from lentigo.training.loop import Outcome
+from lentigo.training.loop import Outcome, Trainer
 from lentigo.training.mining import (
     choose_boost,
     choose_hard_only,
@@ -28,10 +34,11 @@ from lentigo.training.mining import (
     neighbor_agreement,
     screen_noise,
 )
-from lentigo.training.mining_run import mine_run, round_config
+from lentigo.training.mining_run import merge_round, mine_run, round_config
 from lentigo.training.mining_table import RoundTable, ramped
 from lentigo.training.rows import training_rows
 from lentigo.training.run import Devices, start_run
+from lentigo.training.state import config_digest
 
 MINING = MiningConfig(method="out_of_fold")  # type: ignore[call-arg]
 
@@ -49,6 +56,10 @@ def random_table(count: int = 400, seed: int = 0, agreement: float = 0.5) -> Rou
     labels = generator.choice(7, size=count, p=[0.04, 0.05, 0.1, 0.02, 0.1, 0.66, 0.03]).tolist()
     tables = [predictions_of(generator.dirichlet(np.ones(7), size=count), labels) for _ in range(2)]
     return measure_hardness(tables, [np.full(count, agreement)] * 2)
+
+
+def ids_of(rows: Catalog) -> tuple[str, ...]:
+    return tuple(row.image_id for row in rows)
 
 
 def test_hardness_by_hand() -> None:
@@ -214,6 +225,121 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
+@pytest.mark.parametrize("control", ["none", "random", "shuffled", "hard_only"])
+def test_no_hard_image_is_an_error_and_no_crash(control: str) -> None:
+    table = random_table()
+    mining = MINING.model_copy(update={"control": control, "hard_fraction": 1e-6})
+    with pytest.raises(DataError, match="no hard images: 0 of 400 are suspect"):
+        choose_boost(table, mining, "sqrt", seed=0)
+    suspects = replace(table, suspect=np.ones(len(table), np.bool_))
+    with pytest.raises(DataError, match="no hard images: 400 of 400 are suspect"):
+        choose_boost(suspects, MINING.model_copy(update={"control": control}), "sqrt", seed=0)
+
+
+def test_a_round_without_boost_needs_no_hard_image() -> None:
+    for update in ({"hard_fraction": 0.0}, {"hard_fraction": 1e-6, "control": "continuation"}):
+        chosen = choose_boost(random_table(), MINING.model_copy(update=update), "sqrt", seed=0)
+        assert (chosen.weight == 1).all()
+    nothing = MINING.model_copy(update={"hard_fraction": 0.0, "control": "hard_only"})
+    with pytest.raises(DataError, match="no hard images"):
+        choose_boost(random_table(), nothing, "sqrt", seed=0)
+
+
+def test_a_round_keeps_the_loss_of_its_run() -> None:
+    adjusted = load_recipe("paper-v2", ["training.sampler=none", "loss.kind=logit_adjusted"])
+    assert merge_round(adjusted, "mine", ["training.sampler=none"]).loss.kind == "logit_adjusted"
+    other = ["training.sampler=none", "loss.logit_adjustment=0.5"]
+    with pytest.raises(ConfigError, match=r"a logit adjustment of 1 and the round one of 0\.5") as caught:
+        merge_round(adjusted, "mine", other)
+    assert "--set distillation.weight=0" in caught.value.remedy
+    assert merge_round(adjusted, "mine", [*other, "distillation.weight=0"]).loss.logit_adjustment == 0.5
+    with pytest.raises(ConfigError, match="put back the class prior"):
+        merge_round(adjusted, "mine", ["training.sampler=none", "distillation.teachers=['other.safetensors']"])
+    focal = load_recipe("paper-v2", ["loss.kind=focal"])
+    with pytest.raises(ConfigError, match=r"set loss\.label_smoothing = 0"):
+        merge_round(focal, "mine", [])
+    assert merge_round(focal, "mine", ["loss.label_smoothing=0"]).loss.kind == "focal"
+
+
+def test_loss_and_prior_count_the_images_that_a_round_draws(tiny: ModuleType, tiny_catalog: Catalog) -> None:
+    config = tiny.make_config(
+        training={"sampler": "none"}, loss={"class_weights": "inverse", "prior_correction": 1.0},
+        mining={"method": "report"},
+    )  # fmt: skip
+    train = training_rows(tiny_catalog, config)
+    probs = np.full((len(train), 7), 1 / 7)
+    table = replace(measure_hardness([predictions_of(probs, train.labels.tolist())]), image_id=ids_of(train))
+    drawn = np.arange(len(train)) % 3 > 0
+    chosen = table.weighted(drawn.astype(np.float64), [""] * len(train))
+    fabric = Fabric(accelerator="cpu", devices=1)
+    trainer = Trainer(config, tiny_catalog, fabric, tiny.score, lambda event: None, table=chosen)
+    weights = torch.from_numpy(class_weights(train.labels[drawn], "inverse")).float()
+    labels = torch.from_numpy(train.labels[drawn])
+    logits = torch.randn(len(labels), 7, generator=torch.Generator().manual_seed(0))
+    expected = functional.cross_entropy(logits, labels, weights, reduction="sum") / len(labels)
+    assert trainer.loss(logits, labels).item() == pytest.approx(expected.item())
+    assert trainer.shift is not None
+    assert trainer.shift.abs().max().item() == pytest.approx(0, abs=1e-6), "these weights balance what is drawn"
+
+
+def test_folds_depend_on_groups_and_their_key_says_so(tiny: ModuleType, tiny_catalog: Catalog) -> None:
+    config = tiny.make_config(mining={"method": "out_of_fold"})
+    rows = training_rows(tiny_catalog, config)
+    fold_config = out_of_fold._fold_config(config)
+
+    def key(rows: Catalog) -> str:
+        groups = dict(zip(ids_of(rows), known_groups(rows.rows), strict=True))
+        return out_of_fold._key(fold_config, config, rows, groups)
+
+    mining = config.mining
+    facts = (config_digest(fold_config), mining.folds, mining.fold_seeds, mining.neighbors, rows.sha256)
+    assert key(rows) == f"out-of-fold-{hashlib.sha256(repr(facts).encode()).hexdigest()[:8]}", "as it always was"
+    pairs = replace(rows, rows=tuple(replace(row, group_id=f"g{i // 2}") for i, row in enumerate(rows)))
+    threes = replace(rows, rows=tuple(replace(row, patient_id=f"p{i // 3}") for i, row in enumerate(rows)))
+    assert len({key(rows), key(pairs), key(threes)}) == 3
+
+
+def test_folds_choose_no_rows_of_their_own(tiny: ModuleType) -> None:
+    config = tiny.make_config(data={"exclude_images": ["a"], "train_splits": ["extra"]})
+    assert out_of_fold._fold_config(config).data == tiny.make_config().data
+    both = tiny.make_config(data={"train_splits": ["train", "extra"]})
+    assert out_of_fold._fold_config(both).data == both.data, "the key of folds that are there stays"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("split", ["train", "extra"])
+def test_round_on_chosen_rows(tiny: ModuleType, tiny_catalog: Catalog, tmp_path: Path, split: str) -> None:
+    rows = [replace(row, split=split) if row.split == "train" else row for row in tiny_catalog]
+    left_out = rows[0].image_id
+    # One patient with three lesions, of which the last is known by the second's group alone.
+    rows[1] = replace(rows[1], patient_id="p")
+    rows[2] = replace(rows[2], patient_id="p", group_id="g")
+    rows[3] = replace(rows[3], group_id="g")
+    joined = {row.image_id for row in rows[1:4]}
+    data = {"train_splits": [split], "exclude_images": [left_out]}
+    config = tiny.make_config(training={"selection_metric": "last"}, data=data)
+    parent, _ = tiny.start(config, replace(tiny_catalog, rows=tuple(rows)), tmp_path / "runs", "parent")
+    run, outcome = mine(tiny, parent, "mined")
+    assert outcome.finished == "done"
+    assert len(read_rows(run.mining_rounds[0])) == 25
+    for fold in parent.mining.glob("out-of-fold-*/seed-*"):
+        fold_rows = read_rows(fold / "catalog.csv")
+        assert left_out not in {row["image_id"] for row in fold_rows}
+        assert len({row["split"] for row in fold_rows if row["image_id"] in joined}) == 1
+
+
+@pytest.mark.slow
+def test_a_logit_adjusted_run_teaches_its_round(tiny: ModuleType, tiny_catalog: Catalog, tmp_path: Path) -> None:
+    plain = {"mixup_alpha": 0.0, "cutmix_alpha": 0.0}
+    training = {"selection_metric": "last", "sampler": "none"}
+    config = tiny.make_config(training=training, regularization=plain, loss={"kind": "logit_adjusted"})
+    parent, _ = tiny.start(config, tiny_catalog, tmp_path / "runs", "parent")
+    run, outcome = mine(tiny, parent, "mined", overrides=[*QUICK, "training.sampler=none"])
+    assert outcome.finished == "done"
+    assert load_recipe(str(run.config)).distillation.teachers == (str(parent.best.resolve()),)
+    assert round_config(run, "mine", ["training.sampler=none"]).model.weights == str(run.best.resolve())
+
+
 @pytest.mark.slow
 def test_round_of_our_mining(tiny: ModuleType, parent: RunDir, tiny_catalog: Catalog) -> None:
     run, outcome = mine(tiny, parent, "mined")
@@ -327,6 +453,7 @@ def test_random_sets_do_not_depend_on_a_hardness_that_is_kept(tiny: ModuleType, 
 @pytest.mark.slow
 def test_nothing_of_a_mined_runs_course_passes_on(tiny: ModuleType, parent: RunDir) -> None:
     limits = ["training.time_limit_min=60", "training.early_stop_epochs=50", "mining.confidence_threshold=0.3"]
+    limits += ["training.selection_metric=accuracy"]
     mined, _ = mine(tiny, parent, "mined", "paper-v2-hard", control="random", overrides=[*SHORT, *limits])
     config = round_config(mined, "mine", [])
     assert config.mining.control == "none"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import io
 import struct
+import zlib
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -88,6 +90,26 @@ def turned_jpeg() -> bytes:
     return encoded(Image.fromarray(picture()), "JPEG", exif=exif, quality=95)
 
 
+def turned_webp(orientation: int) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return encoded(Image.fromarray(picture()), "WEBP", exif=exif, lossless=True)
+
+
+GAMMA = (b"gAMA", struct.pack(">I", 100_000))
+PRIMARIES = (b"cHRM", struct.pack(">8I", 31270, 32900, 68000, 32000, 26500, 69000, 15000, 6000))
+HDR = (b"cICP", bytes([9, 16, 0, 1]))
+
+
+def png_with(*chunks: tuple[bytes, bytes], profile: bytes | None = None) -> bytes:
+    """A PNG whose header is followed by these chunks."""
+    content = encoded(Image.fromarray(picture()), "PNG", icc_profile=profile)
+    more = (
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
+    )
+    return content[:33] + b"".join(more) + content[33:]
+
+
 def gray_16() -> bytes:
     gray = np.asarray(Image.fromarray(picture()).convert("L"), dtype=np.uint16)
     return encoded(Image.fromarray(gray * 257 + 60), "PNG")
@@ -112,6 +134,12 @@ KINDS: dict[str, tuple[Callable[[], bytes], int]] = {
     "WebP": (lambda: encoded(Image.fromarray(picture()), "WEBP", quality=90), 0),
     "CMYK JPEG": (lambda: encoded(Image.fromarray(picture()).convert("CMYK"), "JPEG", quality=95), 0),
     "AVIF": (lambda: encoded(Image.fromarray(picture()), "AVIF", quality=90), 0),
+    "PNG with a gamma": (lambda: png_with(GAMMA), 0),
+    "PNG with a gamma and primaries": (lambda: png_with(GAMMA, PRIMARIES), 0),
+    "PNG with HDR colours": (lambda: png_with(HDR), 0),
+    "PNG with sRGB and a gamma": (lambda: png_with((b"sRGB", b"\0"), GAMMA), 0),
+    "PNG with a profile and all others": (lambda: png_with(GAMMA, PRIMARIES, HDR, profile=wide_profile()), 2),
+    **{f"WebP of EXIF turn {turn}": (partial(turned_webp, turn), 0) for turn in range(1, 9)},
 }
 """Kind of file -> how it is made, and the most that a level may differ by."""
 
@@ -145,3 +173,13 @@ def test_what_python_calls_cut_is_refused(tab: Page, kind: str, kept: float) -> 
     with pytest.raises(DataError):
         decode_bytes(short, kind)
     assert "error" in tab.evaluate(DECODE, base64.b64encode(short).decode())
+
+
+@pytest.mark.parametrize("place", [33, 37])
+def test_damaged_chunks_get_plain_words(tab: Page, place: int) -> None:
+    """Place 33: the length of a chunk goes far beyond the file. Place 37: its kind is one that is left out."""
+    content = bytearray(png_with(HDR))
+    content[place : place + 4] = b"\xff\xff\xff\xff" if place == 33 else b"gAMA"
+    content = content if place == 33 else content[:40]
+    found = tab.evaluate(DECODE, base64.b64encode(bytes(content)).decode())
+    assert found["error"] == "This file cannot be read as an image."

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from lentigo.core.taxonomy import CLASS_CODES, CLASSES
+from lentigo.data import srgb
 from lentigo.data.quality import LIMITS, check_quality
 from lentigo.data.synthetic import write_synthetic
 from lentigo.deploy.activation_map import activation_maps, overlay
@@ -233,6 +235,86 @@ def test_cut_jpegs_are_seen(node: Node, cut: float) -> None:
     short = whole[: int(len(whole) * cut)]
     found = node.call("decode.js", [["hasJpegEnd", node.array(one)] for one in (whole, short)])
     assert found == [True, False]
+
+
+def turned_webp(little: bool, prefix: bytes, turn: int = 6) -> bytes:
+    """A WebP file whose EXIF has another entry before the turn."""
+    order = "<" if little else ">"
+    entries = struct.pack(f"{order}HHIHH", 0x0100, 3, 1, 8, 0) + struct.pack(f"{order}HHIHH", 0x0112, 3, 1, turn, 0)
+    head = (b"II" if little else b"MM") + struct.pack(f"{order}HIH", 42, 8, 2)
+    stream = io.BytesIO()
+    exif = prefix + head + entries + bytes(4)
+    Image.new("RGB", (8, 9), "red").save(stream, "WEBP", lossless=True, exif=exif, xmp=b"odd")
+    return stream.getvalue()
+
+
+def as_bytes(content: bytes) -> np.ndarray:
+    return np.frombuffer(content, dtype=np.uint8)
+
+
+@pytest.mark.parametrize("little", [True, False])
+@pytest.mark.parametrize("prefix", [b"", b"Exif\0\0", b"Exif\0\0Exif\0\0"])
+def test_turns_of_webp_are_those_of_python(node: Node, little: bool, prefix: bytes) -> None:
+    turns = range(11)
+    files = [turned_webp(little, prefix, turn) for turn in turns]
+    expected = [srgb.orientation(Image.open(io.BytesIO(one))) for one in files]
+    assert expected == [turn if 1 <= turn <= 8 else 1 for turn in turns]
+    assert node.call("decode.js", [["takeWebpTurn", node.array(as_bytes(one))] for one in files]) == expected
+
+
+def test_broken_exif_of_webp_turns_nothing(node: Node) -> None:
+    """Cut anywhere, and with any byte of its EXIF changed, it is a turn all the same, and no error."""
+    content = turned_webp(little=True, prefix=b"")
+    start = content.index(b"EXIF")
+    changed = [content[:i] + b"\xff" + content[i + 1 :] for i in range(start, start + 40)]
+    files = [content, *(content[:length] for length in range(len(content))), *changed]
+    found = node.call("decode.js", [["takeWebpTurn", node.array(as_bytes(one))] for one in files])
+    assert found[0] == 6
+    assert set(found) == {1, 6}
+    assert found[1 : 1 + start] == [1] * start
+    unflagged = bytearray(content)
+    unflagged[20] &= ~8
+    assert node.call("decode.js", [["takeWebpTurn", node.array(as_bytes(bytes(unflagged)))]]) == [1]
+
+
+def png_chunk(kind: bytes, body: bytes = b"") -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + b"sums"
+
+
+def test_chunks_of_colour_leave_a_png(node: Node) -> None:
+    signature = b"\x89PNG\r\n\x1a\n"
+    kept = [png_chunk(b"IHDR", bytes(13)), png_chunk(b"iCCP", b"gAMA"), png_chunk(b"IDAT", b"cICP"), png_chunk(b"IEND")]
+    left_out = [
+        png_chunk(kind, bytes(size)) for kind, size in ((b"gAMA", 4), (b"cHRM", 32), (b"cICP", 4), (b"gAMA", 0))
+    ]
+    mixed = [part for pair in zip(kept, left_out, strict=True) for part in pair]
+    whole = signature + b"".join(mixed)
+    wild = signature + b"\xff\xff\xff\xffgAMA" + bytes(9)
+    files = [whole, *(whole[:length] for length in range(len(whole))), wild, b"another kind of file: gAMA"]
+    found = node.call("decode.js", [["withoutPngColours", node.array(as_bytes(one))] for one in files])
+    results = [node.values(one).tobytes() for one in found]
+    assert results[0] == signature + b"".join(kept)
+    assert all(len(result) <= len(file) for result, file in zip(results, files, strict=True))
+    assert results[-2:] == [signature, files[-1]]
+
+
+def test_what_a_module_exports_is_used(web: Path) -> None:
+    """By another module, or by a test that holds it against Python."""
+    sources = {path.name: path.read_text(encoding="utf-8") for path in web.glob("*.js")}
+    tests = "".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("*.py"))
+    imported = {
+        (file, name.strip())
+        for text in sources.values()
+        for names, file in re.findall(r'^import \{(.*?)\} from "\./(\w+\.js)"', text, re.MULTILINE)
+        for name in names.split(",")
+    }
+    exported = [
+        (file, name)
+        for file, text in sources.items()
+        for name in re.findall(r"^export (?:async )?(?:function|class|const) (\w+)", text, re.MULTILINE)
+    ]
+    assert len(exported) > 20
+    assert [one for one in exported if one not in imported and f'"{one[1]}"' not in tests] == []
 
 
 def test_facts_are_up_to_date(web: Path) -> None:

@@ -183,6 +183,18 @@ def test_heat_map_lies_on_the_image(page: Page, site: Site, images: list[Path]) 
     assert np.abs(strength - stretched).max() < 0.02
 
 
+def test_turned_webp_is_shown_as_it_is_judged(page: Page, site: Site, images: list[Path]) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = images[0].with_name("turned.webp")
+    Image.open(images[0]).crop((0, 0, 200, 120)).save(path, exif=exif, lossless=True)
+    judged(opened(page, site), [path])
+    agrees(saved_json(page)[0], Classifier.load(site.model).predict(path)[0].as_dict())
+    sync_api.expect(page.locator(".slider")).to_be_visible()
+    shown = page.locator(".photo").evaluate("photo => [photo.naturalWidth, photo.naturalHeight]")
+    assert shown == [120, 200], "the heat map lies on it"
+
+
 def test_files_that_are_no_images_get_plain_words(page: Page, site: Site, images: list[Path]) -> None:
     folder = images[0].parent
     broken = {
@@ -316,7 +328,9 @@ def test_print_shows_the_answers_alone(page: Page, site: Site, images: list[Path
     assert page.get_by_text(NOTICE).is_visible()
 
 
-def test_server_mode_gives_the_same_answers(page: Page, tiny_model: Path, images: list[Path]) -> None:
+@pytest.fixture(scope="module")
+def service_address(tiny_model: Path) -> Iterator[str]:
+    """The page with a service behind it."""
     uvicorn = pytest.importorskip("uvicorn", reason="the service is an extra")
     from lentigo.deploy.service import create_app
 
@@ -328,7 +342,15 @@ def test_server_mode_gives_the_same_answers(page: Page, tiny_model: Path, images
     while not server.started:
         time.sleep(0.05)
     port = server.servers[0].sockets[0].getsockname()[1]
-    page.goto(f"http://localhost:{port}/")
+    yield f"http://localhost:{port}/"
+    server.should_exit = True
+    thread.join(timeout=20)
+
+
+def test_server_mode_gives_the_same_answers(
+    page: Page, service_address: str, tiny_model: Path, images: list[Path]
+) -> None:
+    page.goto(service_address)
     page.get_by_label("On the server").check()
     assert "server" in page.locator("#promise").inner_text()
     sync_api.expect(page.locator("#status")).to_have_text("Ready.", timeout=PATIENCE_MS)
@@ -343,8 +365,29 @@ def test_server_mode_gives_the_same_answers(page: Page, tiny_model: Path, images
     sync_api.expect(page.locator(".heat").first).to_have_attribute("src", re.compile("^data:image/png"))
     answers = saved_json(page)
     assert len(answers) == 2 * len(images)
-    for place, one in enumerate(classifier.predict(images)):
+    for place, one in enumerate(Classifier.load(tiny_model).predict(images)):
         agrees(answers[place], one.as_dict())
         agrees(answers[place + len(images)], one.as_dict())
-    server.should_exit = True
-    thread.join(timeout=20)
+
+
+def test_another_mode_is_ready_also_with_cards(page: Page, service_address: str, images: list[Path]) -> None:
+    page.goto(service_address)
+    status = page.locator("#status")
+    sync_api.expect(status).to_have_text("Ready.", timeout=PATIENCE_MS)
+    judged(page, images[:1])
+    page.get_by_label("On the server").check()
+    sync_api.expect(status).to_have_text("Ready.")
+
+
+def test_no_heat_map_on_a_picture_that_cannot_be_shown(page: Page, service_address: str, images: list[Path]) -> None:
+    tiff = images[0].with_suffix(".tif")
+    Image.open(images[0]).save(tiff)
+    page.goto(service_address)
+    page.get_by_label("On the server").check()
+    judged(page, [tiff, images[0]])
+    first, second = page.locator(".card").all()
+    sync_api.expect(second.locator(".slider")).to_be_visible()
+    sync_api.expect(first.locator(".no-place")).to_be_visible()
+    assert "cannot show this kind of file" in first.locator(".picture").inner_text()
+    assert first.locator(".slider").is_hidden()
+    assert second.locator(".no-place").is_hidden()

@@ -5,6 +5,8 @@ Heavy imports live inside the commands, so that `--help` answers at once.
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 import traceback
 from typing import Annotated, NoReturn
@@ -89,8 +91,17 @@ def _fail(error: LentigoError) -> NoReturn:
     sys.exit(error.exit_code)
 
 
+def _prepare_streams() -> None:
+    """Files and pipes get UTF-8 unless PYTHONIOENCODING says otherwise; what a stream cannot hold is escaped."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            chosen = stream.isatty() or "PYTHONIOENCODING" in os.environ
+            stream.reconfigure(encoding=None if chosen else "utf-8", errors="backslashreplace")
+
+
 def main() -> None:
     """Entry point: errors become one message on stderr and a documented exit code."""
+    _prepare_streams()
     try:
         app(prog_name="lentigo")
     except LentigoError as error:

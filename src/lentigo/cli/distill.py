@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from lentigo.cli import console
-from lentigo.cli.options import JsonFlag, parse_minutes
+from lentigo.cli.options import Accelerator, JsonFlag, parse_minutes
 from lentigo.core.errors import ConfigError, ExitCode
 
 LEARNING = "Learning"
@@ -54,7 +54,7 @@ def distill(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the distillation in --out.")] = False,
     time_limit: Annotated[str | None, typer.Option(help="Save and stop after 90s, 30m, 1h30m.")] = None,
-    accelerator: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    accelerator: Annotated[Accelerator, typer.Option(help="Where to train.")] = "auto",
     as_json: JsonFlag = False,
 ) -> None:
     """Teach a network what others see in images without labels; the result is a start for `lentigo train`.
@@ -70,8 +70,6 @@ def distill(
     from lentigo.training.distill import resume_distill
     from lentigo.training.distill_settings import StartDir
 
-    if accelerator not in ("auto", "cpu", "cuda", "mps"):
-        raise ConfigError(f"--accelerator takes auto, cpu, cuda or mps; found {accelerator!r}", "Pass one of these.")
     given: dict[str, Any] = {
         "student": student,
         "teachers": teachers,

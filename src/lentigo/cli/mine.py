@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from lentigo.cli import console
-from lentigo.cli.options import JsonFlag
+from lentigo.cli.options import Accelerator, JsonFlag
 
 Control = Literal["continuation", "random", "shuffled", "hard_only"]
 
@@ -29,7 +29,7 @@ def mine(
     seed: Annotated[int | None, typer.Option(help="Seed of the round; default that of RUN.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the new run folder.")] = None,
     runs_dir: Annotated[Path | None, typer.Option(help="Folder of the new run; default that of RUN.")] = None,
-    accelerator: Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to train.")] = "auto",
+    accelerator: Annotated[Accelerator, typer.Option(help="Where to train.")] = "auto",
     as_json: JsonFlag = False,
 ) -> None:
     """Continue a finished run for one round of hard mining, in a run of its own; only training images are scored.

@@ -97,13 +97,14 @@ def predict(
     graph_threads = max(1, (threads or usable_cores()) // workers)
     classifier = Classifier.load(folder, variant=variant, views=views, threads=graph_threads, quality=not no_quality)
     source = Source.of(classifier)
-    left = items
+    done: dict[str, bool] = {}
     if resume and out is not None:
         done = read_done(out, source, "csv" if chosen == "csv" else "jsonl")
-        left = tuple(item for item in items if item.name not in done)
+    left = tuple(item for item in items if item.name not in done)
+    if resume:
         console.say(f"{len(items) - len(left)} of {len(items)} images are in {out} already")
     if explain is not None:
-        check_overlays(explain, classifier, resume=resume)
+        check_overlays(explain, classifier, resume=bool(done))
     tally, keep_pixels = Tally(), explain is not None or chosen == "html"
     try:
         with (
@@ -114,12 +115,19 @@ def predict(
             followed = tally.follow(drawn, strict=strict, progress=progress)
             _write(followed, chosen, out, classifier, resume=resume, tally=tally)
     except KeyboardInterrupt:
-        kept = out is not None and chosen in ("csv", "jsonl")
-        console.say(f"the answers so far are in {out}; continue with --resume" if kept else "nothing was written")
+        console.say(_kept(chosen, out))
         raise
     _say_end(tally, classifier, out, explain)
-    if tally.images and tally.failed == tally.images:
+    answered_before = sum(done.get(item.name, False) for item in items)
+    if not answered_before and tally.failed == tally.images:
         raise typer.Exit(ExitCode.DATA)
+
+
+def _kept(chosen: str, out: Path | None) -> str:
+    """What an interrupted run leaves."""
+    if chosen not in ("csv", "jsonl"):
+        return "nothing was written"
+    return "the answers so far were printed" if out is None else f"the answers so far are in {out}; go on with --resume"
 
 
 def _outcomes(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
+from urllib.parse import quote
 
 import typer
 
@@ -79,7 +80,7 @@ def serve(
             model_folder=found,
             hosts=(host, *(allow_host or ())),
         )
-        url = page_url(listener) + (f"?token={token}" if token else "")
+        url = page_url(listener) + (f"?token={quote(token, safe='')}" if token else "")
         if not is_local(listener):
             _warn(token)
         console.say(f"Lentigo: {url}    Ctrl-C stops it. Research use only, not a diagnosis.")

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lentigo.cli import console
-from lentigo.cli.options import JsonFlag, parse_minutes
-from lentigo.core.errors import CheckpointError, ConfigError, ExitCode
+from lentigo.cli.options import Accelerator, JsonFlag, parse_minutes
+from lentigo.core.errors import CheckpointError, ExitCode
 
 if TYPE_CHECKING:
     from lentigo.evaluation.study_plan import Planned
@@ -28,7 +28,7 @@ def study(
     ] = None,
     time_limit: Annotated[str | None, typer.Option(help="Begin no further training after 90s, 30m, 2h.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what is done and what would run.")] = False,
-    accelerator: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", rich_help_panel="Devices")] = "auto",
+    accelerator: Annotated[Accelerator, typer.Option(help="Where to train.", rich_help_panel="Devices")] = "auto",
     as_json: JsonFlag = False,
 ) -> None:
     """Train and judge a grid of recipes x seeds; run it again to go on where it stopped.
@@ -48,8 +48,6 @@ def study(
     from lentigo.evaluation.study_run import StudyRunner, check_time_limit
     from lentigo.training.run import Devices
 
-    if accelerator not in ("auto", "cpu", "cuda", "mps"):
-        raise ConfigError(f"--accelerator takes auto, cpu, cuda or mps; found {accelerator!r}", "Pass one of these.")
     limit_min = 0.0 if time_limit is None else check_time_limit(parse_minutes(time_limit))
     grid, rows = load_study(file), tuple(only or ())
     grid.items(rows)  # a wrong --only must be known before the data is read
@@ -63,7 +61,7 @@ def study(
         except CheckpointError as error:
             console.say(f"{error.message}. {error.remedy}")
         return
-    where = Devices(accelerator)  # type: ignore[arg-type]
+    where = Devices(accelerator)
     with console.training_listener() as listen:
         outcome = StudyRunner(grid, catalog, folders, where, listen).run(rows, limit_min)
     _finish(outcome, file, as_json)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from lentigo.cli import console
-from lentigo.cli.options import JsonFlag, Overrides, RunsDir, parse_minutes
+from lentigo.cli.options import Accelerator, JsonFlag, Overrides, RunsDir, parse_minutes
 from lentigo.core.errors import ConfigError, ExitCode
 
 ACCELERATOR_PANEL = "Devices"
@@ -32,7 +32,7 @@ def train(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print plan, memory and ETA; start no run.")] = False,
     time_limit: Annotated[str | None, typer.Option(help="Stop after 90s, 30m, 1h30m and keep the best.")] = None,
     accelerator: Annotated[
-        str, typer.Option(help="auto, cpu, cuda or mps.", rich_help_panel=ACCELERATOR_PANEL)
+        Accelerator, typer.Option(help="Where to train.", rich_help_panel=ACCELERATOR_PANEL)
     ] = "auto",
     devices: Annotated[int, typer.Option(min=1, help="Per node.", rich_help_panel=ACCELERATOR_PANEL)] = 1,
     num_nodes: Annotated[int, typer.Option(min=1, help="Machines.", rich_help_panel=ACCELERATOR_PANEL)] = 1,
@@ -53,9 +53,7 @@ def train(
     from lentigo.evaluation.run_evaluation import epoch_scores
     from lentigo.training.run import Devices, plan_run, read_catalog, resume_run, start_run
 
-    if accelerator not in ("auto", "cpu", "cuda", "mps"):
-        raise ConfigError(f"--accelerator takes auto, cpu, cuda or mps; found {accelerator!r}", "Pass one of these.")
-    where = Devices(accelerator, devices, num_nodes)  # type: ignore[arg-type]
+    where = Devices(accelerator, devices, num_nodes)
     if resume is not None:
         others = (data, recipe, config, weights, overrides, images, seed, name, time_limit)
         if dry_run or any(other is not None for other in others):

@@ -248,10 +248,26 @@ class Config(Section):
             )
         if self.loss.kind == "logit_adjusted" and self.loss.prior_correction:
             raise ValueError("loss.kind = logit_adjusted corrects the prior already; set loss.prior_correction = 0")
+        if self.loss.kind == "focal" and self.loss.label_smoothing:
+            raise ValueError("loss.kind = focal smooths no labels; set loss.label_smoothing = 0")
+        # The teacher of a mining round that names none is the model it continues, of the same loss (`merge_round`).
+        continues = self.mining.method != "none" and set(self.distillation.teachers) <= {self.model.weights}
+        if self.loss.kind == "logit_adjusted" and self.distillation.weight and not continues:
+            raise ValueError(
+                "teachers would put back the class prior that loss.kind = logit_adjusted takes off; set "
+                "distillation.weight = 0 and no teachers, or loss.kind = cross_entropy with loss.prior_correction"
+            )
         if self.distillation.teachers and not self.distillation.weight:
             raise ValueError("distillation.teachers need a distillation.weight above 0")
         if self.mining.method == "none" and self.mining.control != "none":
             raise ValueError("mining.control needs a mining.method")
+        if self.mining.method == "report" and self.mining.control == "hard_only":
+            raise ValueError("mining.control = hard_only is what mining.method = report does already; drop it")
+        if self.training.early_stop_epochs and self.training.selection_metric == "last":
+            raise ValueError(
+                "training.early_stop_epochs waits for a gain, and training.selection_metric = last knows none; set "
+                "early_stop_epochs = 0 or another metric"
+            )
         if self.training.small_epochs and self.training.small_size_px >= self.preprocess.resize_steps_px[-1]:
             raise ValueError("training.small_size_px must be less than the input size, the last of resize_steps_px")
         if self.training.small_epochs >= self.training.epochs:

@@ -17,21 +17,33 @@ class ExitCode(IntEnum):
     INTERRUPTED = 130
 
 
+_REMEDY = "\n  remedy: "
+
+
 class LentigoError(Exception):
     """A problem with a known remedy; the command line prints it without a traceback.
 
-    `message` says what was expected and what was found; `remedy` says what to do.
+    `message` says what was expected and what was found; `remedy` says what to do. Without a remedy `message` is a
+    printed error to take both from: torch builds the error of a loader's worker process anew from its traceback alone.
     """
 
     exit_code: ExitCode = ExitCode.BUG
 
-    def __init__(self, message: str, remedy: str) -> None:
+    def __init__(self, message: str, remedy: str | None = None) -> None:
+        if remedy is None:
+            message, remedy = self._parse(message)
         super().__init__(message)
         self.message = message
         self.remedy = remedy
 
     def __str__(self) -> str:
-        return f"{self.message}\n  remedy: {self.remedy}"
+        return f"{self.message}{_REMEDY}{self.remedy}"
+
+    @classmethod
+    def _parse(cls, printed: str) -> tuple[str, str]:
+        own = printed.rpartition(f"{cls.__module__}.{cls.__qualname__}: ")[2]
+        message, _, remedy = own.partition(_REMEDY)
+        return message.strip(), remedy.strip()
 
 
 class Stopped(LentigoError):
@@ -51,7 +63,10 @@ class MissingExtraError(LentigoError):
 
     exit_code = ExitCode.USAGE
 
-    def __init__(self, package: str, extra: str) -> None:
+    def __init__(self, package: str, extra: str | None = None) -> None:
+        if extra is None:  # a printed error, as for every LentigoError
+            super().__init__(package)
+            return
         super().__init__(
             f"this needs the package {package}, which is not installed",
             f'pip install "lentigo[{extra}]"  (from a checkout: pip install ".[{extra}]")',

@@ -247,14 +247,15 @@ class RunDir:
 
     def is_locked(self) -> bool:
         """Whether a living process works in this run."""
-        lock = self.path / ".lock"
-        if not lock.exists():
+        try:
+            # For reading, since who looks may not be allowed to write; and shared, since over NFS an exclusive lock
+            # needs a file that is open for writing, and two who look would take each other for a worker.
+            with (self.path / ".lock").open("rb") as stream:
+                fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
             return False
-        with lock.open("a") as stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
+        except BlockingIOError:
+            return True
         return False
 
     @contextmanager

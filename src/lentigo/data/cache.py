@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +17,8 @@ from PIL import Image
 from lentigo import __version__
 from lentigo.core.config import DataConfig
 from lentigo.core.errors import DataError, first_five
-from lentigo.data.catalog import Catalog
-from lentigo.data.images import load_image
+from lentigo.data.catalog import Catalog, Row
+from lentigo.data.images import image_size, load_image
 from lentigo.data.preprocess import Preprocess
 
 
@@ -53,10 +53,12 @@ def open_images(
 ) -> ImageSource:
     """Decode every image once, into memory or a memory-mapped file in the user's cache folder.
 
-    `limit_bytes` is what is left of `data.cache_limit_mb` where several sources share it.
+    `limit_bytes` is what is left of `data.cache_limit_mb` where several sources share it. Of images that are not
+    kept the header alone is read.
 
     Raises:
-        DataError: naming all images that cannot be read, before any training.
+        DataError: naming all images that cannot be read, before any training; damage behind the header of one that is
+            not kept shows when it is decoded.
     """
     shape = _image_shape(preprocess)
     image_bytes = int(np.prod(shape))
@@ -68,10 +70,12 @@ def open_images(
         kind = "memory" if count * image_bytes < available_memory_bytes() // 2 else "disk"
     if count == 0 or kind == "memory":
         target = np.empty(size, dtype=np.uint8)
-        _decode_into(target, catalog, preprocess, progress)
+        _read_all(target, catalog.rows, preprocess, progress)
         return ImageSource(catalog, preprocess, target)
     path = cache_folder() / f"images-{_cache_key(catalog, preprocess, count)}.npy"
-    if not path.is_file():
+    if path.is_file():
+        _read_all(np.empty((0, *shape), dtype=np.uint8), catalog.rows[count:], preprocess, progress)
+    else:
         _build_file(path, size, catalog, preprocess, progress)
     return ImageSource(catalog, preprocess, np.load(path, mmap_mode="r"))
 
@@ -118,7 +122,7 @@ def _build_file(
         descriptor, name = tempfile.mkstemp(dir=path.parent, suffix=".npy.part")
         os.close(descriptor)
         target = np.lib.format.open_memmap(name, mode="w+", dtype=np.uint8, shape=size)
-        _decode_into(target, catalog, preprocess, progress)
+        _read_all(target, catalog.rows, preprocess, progress)
         target.flush()
         os.replace(name, path)
     except OSError as error:
@@ -131,26 +135,31 @@ def _build_file(
             Path(name).unlink(missing_ok=True)
 
 
-def _decode_into(
+def _read_all(
     target: NDArray[np.uint8],
-    catalog: Catalog,
+    rows: Sequence[Row],
     preprocess: Preprocess,
     progress: Callable[[int, int], None],
 ) -> None:
+    """Decode the first rows into `target` (K, ...), and look at the headers of the others; `progress` counts to K."""
     problems: list[str] = []
 
-    def decode(index: int) -> None:
-        row = catalog.rows[index]
+    def read(index: int) -> None:
+        row = rows[index]
         try:
-            target[index] = np.asarray(preprocess.first_step(load_image(row.path, row.member)))
+            if index < len(target):
+                target[index] = np.asarray(preprocess.first_step(load_image(row.path, row.member)))
+            else:
+                image_size(row.path, row.member)
         except DataError as error:
             problems.append(error.message)
 
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        for done, _ in enumerate(pool.map(decode, range(len(target))), start=1):
-            progress(done, len(target))
+        for done, _ in enumerate(pool.map(read, range(len(rows))), start=1):
+            if done <= len(target):
+                progress(done, len(target))
     if problems:
         raise DataError(
-            f"{len(problems)} of {len(target)} images cannot be read: {first_five(sorted(problems))}",
+            f"{len(problems)} of {len(rows)} images cannot be read: {first_five(sorted(problems))}",
             "`lentigo data check` lists every problem of a data set.",
         )

@@ -56,6 +56,7 @@ class Row:
         return f"{self.path}#{self.member}" if self.member else str(self.path)
 
 
+_FLAGS = {"1": True, "true": True, "1.0": True, "0": False, "false": False, "0.0": False}
 _COLUMNS = tuple(field.name for field in fields(Row))
 
 
@@ -157,6 +158,11 @@ def is_catalog_header(header: Sequence[str]) -> bool:
     return tuple(header) == _COLUMNS
 
 
+def parse_flag(text: str) -> bool | None:
+    """A yes or no as tables and spreadsheets write it (1, 1.0, true), None for anything else."""
+    return _FLAGS.get(text.lower())
+
+
 def read_catalog_csv(path: Path) -> Catalog:
     """Read a table written by `Catalog.to_csv`.
 
@@ -181,7 +187,7 @@ def read_catalog_csv(path: Path) -> Catalog:
     if problems:
         raise DataError(
             f"{path}: {len(problems)} malformed rows: {first_five(problems)}",
-            "Write the table again with `lentigo data split`.",
+            "Write the table again with `lentigo data split`; has_lesion_id and primary are 1 or 0.",
         )
     return Catalog(tuple(rows), path.stem, synthetic=any(row.dx_type == "synthetic" for row in rows))
 
@@ -190,12 +196,15 @@ def _parse_record(record: dict[str, str]) -> Row | None:
     if None in record or None in record.values():
         return None
     label = find_label(record["label"])
+    has_lesion_id, primary = parse_flag(record["has_lesion_id"]), parse_flag(record["primary"])
     try:
         age_years = float(record["age_years"]) if record["age_years"] else None
         width, height = int(record["width"]), int(record["height"])
     except ValueError:
         return None
-    if label is None or (age_years is not None and not math.isfinite(age_years)):
+    if label is None or has_lesion_id is None or primary is None:
+        return None
+    if age_years is not None and not math.isfinite(age_years):
         return None
     if record["split"] not in ("", *SPLITS) or not record["image_id"] or not record["lesion_id"]:
         return None
@@ -205,14 +214,14 @@ def _parse_record(record: dict[str, str]) -> Row | None:
         label=label,
         lesion_id=record["lesion_id"],
         member=record["member"],
-        has_lesion_id=record["has_lesion_id"] == "1",
+        has_lesion_id=has_lesion_id,
         patient_id=record["patient_id"],
         group_id=record["group_id"],
         age_years=age_years,
         sex=record["sex"],
         site=record["site"],
         dx_type=record["dx_type"],
-        primary=record["primary"] == "1",
+        primary=primary,
         split=record["split"],
         sha256=record["sha256"],
         width=width,

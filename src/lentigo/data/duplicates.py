@@ -21,7 +21,7 @@ scale or angle mostly goes unseen, so lesion ids stay necessary.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -29,11 +29,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lentigo.core.errors import DataError, first_five
-from lentigo.data.catalog import Catalog
+from lentigo.data.catalog import Catalog, Row
 from lentigo.data.fingerprints import Fingerprint, fingerprint
 from lentigo.data.registration import block_correlation, correlation_peaks, resampling, texture_spectra
 
-__all__ = ["DuplicatePair", "Fingerprint", "fingerprint", "merge_groups", "near_duplicate_pairs"]
+__all__ = ["DuplicatePair", "Fingerprint", "fingerprint", "known_groups", "merge_groups", "near_duplicate_pairs"]
 
 ZOOMS = (1.0, 0.84, 0.70)
 """Centre crops of one image that are compared with the whole of the other."""
@@ -106,27 +106,48 @@ def merge_groups(catalog: Catalog, pairs: Sequence[DuplicatePair]) -> dict[str, 
             f"duplicate pairs must name images of the catalogue; {len(unknown)} are not in it: {first_five(unknown)}",
             "Search for duplicates in the same catalogue.",
         )
-    parent = {lesion: lesion for lesion in lesion_of.values()}
+    doubles = [(lesion_of[pair.first], lesion_of[pair.second]) for pair in pairs]
+    group_of = _join(lesion_of.values(), [*doubles, *_lesions_by(catalog.rows, "patient_id")])
+    return {image_id: group_of[lesion] for image_id, lesion in lesion_of.items()}
+
+
+def known_groups(rows: Sequence[Row]) -> list[str]:
+    """The group of each row: lesions that share a patient or a group id, of which each row may lack any, are one.
+
+    A group is named by the smallest of its rows' group ids; a row without one stands for its patient, or lesion.
+    """
+    together = [*_lesions_by(rows, "group_id"), *_lesions_by(rows, "patient_id")]
+    joined = _join((row.lesion_id for row in rows), together)
+    names: dict[str, str] = {}
+    for row in rows:
+        own, group = row.group_id or row.patient_id or row.lesion_id, joined[row.lesion_id]
+        names[group] = min(own, names.get(group, own))
+    return [names[joined[row.lesion_id]] for row in rows]
+
+
+def _join(lesions: Iterable[str], together: Iterable[Sequence[str]]) -> dict[str, str]:
+    """Lesion -> the smallest of all lesions that it is joined to, directly or through others."""
+    parent = {lesion: lesion for lesion in lesions}
 
     def root(lesion: str) -> str:
         while parent[lesion] != lesion:
             parent[lesion] = lesion = parent[parent[lesion]]
         return lesion
 
-    def join(one: str, other: str) -> None:
-        low, high = sorted((root(one), root(other)))
-        parent[high] = low
+    for first, *rest in together:
+        for other in rest:
+            low, high = sorted((root(first), root(other)))
+            parent[high] = low
+    return {lesion: root(lesion) for lesion in parent}
 
-    for pair in pairs:
-        join(lesion_of[pair.first], lesion_of[pair.second])
-    lesions_of_patient: dict[str, list[str]] = defaultdict(list)
-    for row in catalog:
-        if row.patient_id:
-            lesions_of_patient[row.patient_id].append(row.lesion_id)
-    for first, *rest in lesions_of_patient.values():
-        for lesion in rest:
-            join(first, lesion)
-    return {image_id: root(lesion) for image_id, lesion in lesion_of.items()}
+
+def _lesions_by(rows: Sequence[Row], column: str) -> list[list[str]]:
+    """The lesions of each patient or group that a column names; an empty cell joins nothing."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for row in rows:
+        if name := getattr(row, column):
+            found[name].append(row.lesion_id)
+    return list(found.values())
 
 
 def _has_contrast(item: Fingerprint) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lentigo.core.errors import DataError
 from lentigo.core.taxonomy import NUM_CLASSES, find_label
-from lentigo.data.catalog import Catalog, Row, is_catalog_header, read_catalog_csv
+from lentigo.data.catalog import Catalog, Row, is_catalog_header, parse_flag, read_catalog_csv
 from lentigo.data.source_rows import ImageFinder, RowCollector, known, parse_age
 
 HAM = "HAM10000 table"
@@ -22,7 +22,6 @@ _HAM_REQUIRED = {"image_id", "lesion_id", "dx"}
 _OTHER_DIAGNOSES = ("unk", "scc")
 """ISIC columns that are diagnoses but none of the seven classes."""
 _LESION_GROUPS = "*[Ll]esion[Gg]roupings.csv"
-_PRIMARY = {"1": True, "true": True, "1.0": True, "0": False, "false": False, "0.0": False}
 
 
 @dataclass(frozen=True)
@@ -153,9 +152,10 @@ def _take_age(text: str, place: str, out: RowCollector) -> float | None:
 def _take_primary(text: str | None, place: str, out: RowCollector) -> bool:
     if text is None:
         return True
-    if text.lower() not in _PRIMARY:
+    primary = parse_flag(text)
+    if primary is None:
         out.problem("malformed-row", place, f"{place}: primary is {text!r}; expected 1 or 0")
-    return _PRIMARY.get(text.lower(), True)
+    return primary is not False
 
 
 def _scan_isic(table: Table, finder: ImageFinder, out: RowCollector) -> Catalog:

@@ -5,6 +5,7 @@ Labels are taken away here, and images of val and test are never listed.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 from lentigo.core.errors import DataError, first_five
 from lentigo.core.seeding import derive_seed
 from lentigo.data.catalog import Catalog, Row
+from lentigo.data.duplicates import known_groups
 from lentigo.data.images import IMAGE_SUFFIXES
 
 UNLABELLED = -1
@@ -71,10 +73,10 @@ def gather_unlabelled(
     _refuse_left_out(photographs, left_out)
     if not skin and not photographs:
         raise DataError("no images to learn from", "Pass a catalogue with splits, a folder of photographs, or both.")
-    apart = _keep_apart(skin, held_out_share, seed) | _keep_apart(photographs, held_out_share, seed)
-    rows_of = {
-        side: tuple(row for row in (*skin, *photographs) if (_group(row) in apart) == side) for side in (False, True)
-    }
+    groups, photograph_groups = known_groups(skin), known_groups(photographs)
+    apart = _keep_apart(groups, held_out_share, seed) | _keep_apart(photograph_groups, held_out_share, seed)
+    grouped = list(zip((*skin, *photographs), (*groups, *photograph_groups), strict=True))
+    rows_of = {side: tuple(row for row, group in grouped if (group in apart) == side) for side in (False, True)}
     name = "+".join([*(catalog.name for catalog in catalogs), *(folder.resolve().name for folder in photo_folders)])
     return UnlabelledImages(
         Catalog(rows_of[False], name, synthetic=any(catalog.synthetic for catalog in catalogs)),
@@ -123,20 +125,14 @@ def _refuse_left_out(photographs: Sequence[Row], left_out: Sequence[Row]) -> Non
         )
 
 
-def _group(row: Row) -> str:
-    return row.group_id or row.patient_id or row.lesion_id
-
-
-def _keep_apart(rows: Sequence[Row], share: float, seed: int) -> set[str]:
+def _keep_apart(group_of_row: Sequence[str], share: float, seed: int) -> set[str]:
     """Groups that together hold the share of the images, or a little more."""
-    sizes: dict[str, int] = {}
-    for row in rows:
-        sizes[_group(row)] = sizes.get(_group(row), 0) + 1
+    sizes = Counter(group_of_row)
     groups = sorted(sizes)
     chosen: set[str] = set()
     held = 0
     for number in np.random.default_rng(derive_seed(seed, "held out")).permutation(len(groups)):
-        if held >= share * len(rows):
+        if held >= share * len(group_of_row):
             break
         chosen.add(groups[number])
         held += sizes[groups[number]]

@@ -19,9 +19,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from lentigo.core.errors import CheckpointError, first_five
 from lentigo.core.files import write_json_atomic
@@ -49,6 +49,9 @@ VariantFiles: Mapping[VariantName, str] = {
 """In the order of preference: where none is named, the first that an export has is run. fp16 stores weights in half
 precision and computes in float32, so that only its size differs."""
 LICENCE_FILE = "LICENSE-WEIGHTS.txt"
+PlainName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=255)]
+"""One file name. A model.json may come from anywhere, and a path in it would lead out of its folder."""
+_PLAIN_NAME: TypeAdapter[str] = TypeAdapter(PlainName)
 
 
 class OutlierLimit(BaseModel):
@@ -80,11 +83,16 @@ class Variant(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    file: str
+    file: PlainName
     sha256: str
     size_bytes: int
     calibrations: dict[str, dict[str, Any]] = {}
     outlier_limit: OutlierLimit | None = None
+
+
+def _plainly_named(program: PhoneProgram) -> PhoneProgram:
+    _PLAIN_NAME.validate_python(program.file)
+    return program
 
 
 class ExportedModel(BaseModel):
@@ -109,7 +117,7 @@ class ExportedModel(BaseModel):
     head_weight: tuple[tuple[float, ...], ...] = ()
     head_bias: tuple[float, ...] = ()
     variants: dict[VariantName, Variant]
-    phones: dict[PhoneTarget, PhoneProgram] = {}
+    phones: dict[PhoneTarget, Annotated[PhoneProgram, AfterValidator(_plainly_named)]] = {}
     synthetic: bool = False
     licence: str = ""
     notice: str = NOTICE

@@ -23,7 +23,7 @@ from lentigo.core.taxonomy import CLASS_CODES
 from lentigo.data.images import decode_bytes
 from lentigo.data.preprocess import Preprocess
 from lentigo.data.synthetic import draw_lesion
-from lentigo.deploy.exported import VariantName
+from lentigo.deploy.exported import PlainName, VariantName
 
 GOLDEN_FILE = "golden.json"
 TOLERANCE = 1e-4
@@ -40,7 +40,7 @@ class GoldenImage(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    file: str
+    file: PlainName
     sha256: str
     pixels_sha256: str
     logits: dict[VariantName, tuple[float, ...]]

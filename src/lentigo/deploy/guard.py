@@ -13,6 +13,7 @@ from http.cookies import SimpleCookie
 from typing import TYPE_CHECKING
 
 from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
@@ -41,6 +42,15 @@ SECURITY_HEADERS = {
     "cache-control": "no-store",
 }
 """Sent with every answer that does not set its own. The two in the middle let wasm use threads."""
+UPLOAD_PATH = "/api/predict"
+"""The one route that takes images; it counts its body itself, by `ServiceLimits`."""
+MAX_BODY_BYTES = 64 * 1024
+"""Of a request to any other route: a decision about a suspect has a few hundred bytes."""
+BODY_TOO_LONG = Refused(
+    413,
+    f"the request is larger than {MAX_BODY_BYTES >> 10} KiB",
+    f"Only `{UPLOAD_PATH}` takes images; `/api/docs` lists what the operations take.",
+)
 CLIENT_LEFT = 499
 """Status in the log and the counters where the client hung up; nobody receives it."""
 
@@ -79,7 +89,8 @@ class Guard:
 
         try:
             answer = self._answer_at_once(scope)
-            await (answer or self.app)(scope, receive, send_guarded)
+            body = receive if scope["path"] == UPLOAD_PATH else counted(receive)
+            await (answer or self.app)(scope, body, send_guarded)
         except ClientDisconnect:
             status = status or CLIENT_LEFT
         except Exception as error:
@@ -103,6 +114,10 @@ class Guard:
             self.access.check(connection, method)
         except Refused as refused:
             return problem(refused)
+        length = connection.headers.get("content-length", "")
+        announced = int(length[:20]) if length.isascii() and length.isdecimal() else 0
+        if scope["path"] != UPLOAD_PATH and announced > MAX_BODY_BYTES:
+            return problem(BODY_TOO_LONG)
         return None
 
     def _record(self, scope: Scope, status: int, duration_s: float) -> None:
@@ -110,6 +125,22 @@ class Guard:
         route = getattr(scope.get("route"), "path", "other")
         self.metrics.count_request(method, route, status, duration_s)
         log.info("%s %s %d %.0f ms", method, route, status, 1000 * duration_s)
+
+
+def counted(receive: Receive) -> Receive:
+    """`receive` that raises as soon as more than `MAX_BODY_BYTES` have come, whatever length was announced."""
+    received = 0
+
+    async def receive_counted() -> Message:
+        nonlocal received
+        message = await receive()
+        received += len(message.get("body", b""))
+        if received > MAX_BODY_BYTES:
+            # FastAPI makes a 400 of every other exception while it receives a body, `Refused` too.
+            raise HTTPException(BODY_TOO_LONG.status)
+        return message
+
+    return receive_counted
 
 
 def describe_bug(error: BaseException) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import io
 import os
@@ -80,10 +81,15 @@ def find_items(given: Sequence[str | Path]) -> tuple[Item, ...]:
     missing = [text for text, paths in matches.items() if not paths]
     if missing:
         raise DataError(f"no file, folder or match at {first_five(missing)}", _KNOWN)
-    found: dict[tuple[str, str, str], Item] = {}
+    found: dict[tuple[str, str, str, str], Item] = {}
+    folders: dict[Path, str] = {}
     for path in (path for paths in matches.values() for path in paths):
         for item in _expand(path):
-            found.setdefault((os.path.abspath(item.path), item.entry, item.member), item)
+            # A folder is the same by whatever link; a link to a file has a name of its own, and stays.
+            folder = folders.get(item.path.parent) or folders.setdefault(
+                item.path.parent, os.path.realpath(item.path.parent)
+            )
+            found.setdefault((folder, item.path.name, item.entry, item.member), item)
     if not found:
         raise DataError(f"no images in {first_five(texts)}; images end in {', '.join(IMAGE_SUFFIXES)}", _KNOWN)
     return tuple(found.values())
@@ -94,9 +100,53 @@ def _match(text: str) -> Iterator[Path]:
     if os.path.exists(text):
         yield Path(text)
     elif _PATTERN.search(text):
-        for path in map(Path, sorted(glob.glob(text, recursive=True))):
+        found = _search_all(text) if "**" in text.split("/") else glob.glob(text)
+        for path in map(Path, sorted(found)):
             if path.is_dir() or path.suffix.lower() in (*IMAGE_SUFFIXES, *CONTAINER_SUFFIXES):
                 yield path
+
+
+def _search_all(pattern: str) -> Iterator[str]:
+    """What `glob` finds for a pattern with `**`, which never ends where links lead in a circle."""
+    *parts, last = pattern.split("/")
+    start = "/" if pattern.startswith("/") else ""
+    return _search(start, (*filter(None, parts), last), set())
+
+
+def _search(folder: str, parts: tuple[str, ...], seen: set[tuple[int, int, tuple[str, ...]]]) -> Iterator[str]:
+    """What the `parts` of a pattern match below a folder; each folder once for the same rest of the pattern."""
+    here = folder or "."
+    try:
+        facts = os.stat(here)
+        names = sorted(os.listdir(here))
+    except OSError:  # no folder, or one that may not be read: `glob` passes over it, too
+        return
+    place = (facts.st_dev, facts.st_ino, parts)
+    if place in seen:
+        return
+    seen.add(place)
+    first, *rest = parts
+    if first == "**":
+        if folder and not rest:
+            yield os.path.join(folder, "")  # with a slash, as `glob` does: it decides about the order
+        yield from _search(folder, tuple(rest) or ("*",), seen)
+        for name in names:
+            if not name.startswith("."):
+                yield from _search(os.path.join(folder, name), parts, seen)
+        return
+    for name in _names_like(first, names):
+        path = os.path.join(folder, name)
+        if rest:
+            yield from _search(path, tuple(rest), seen)
+        elif os.path.lexists(path):
+            yield path
+
+
+def _names_like(part: str, names: list[str]) -> list[str]:
+    """The names that one part of a pattern matches, hidden ones only where it begins so; a plain part is its name."""
+    if not _PATTERN.search(part):
+        return [part]
+    return [name for name in fnmatch.filter(names, part) if part.startswith(".") or not name.startswith(".")]
 
 
 def _expand(path: Path) -> Iterable[Item]:

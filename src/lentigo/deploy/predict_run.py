@@ -116,14 +116,13 @@ def draw_overlays(
 ) -> Iterator[Outcome]:
     """Pass outcomes on and write what spoke for each answer as `00012-image_id-mel.jpg`, numbered as in `items`.
 
-    Outcomes bring `pixels`. A file that an earlier run left is kept.
+    Outcomes bring `pixels`. An image that is answered again is drawn again.
     """
     numbers = {item: number for number, item in enumerate(items, start=1)}
     for outcome in outcomes:
         if outcome.pixels is not None and not isinstance(outcome.answer, Failure):
             safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in outcome.item.image_id)[:100]
             path = folder / f"{numbers[outcome.item]:05d}-{safe}-{outcome.answer.label}.jpg"
-            if not path.exists():
-                picture = activation_overlay(classifier, outcome.pixels, outcome.answer.label)
-                write_atomic(path, partial(picture.save, format="JPEG", quality=90))
+            picture = activation_overlay(classifier, outcome.pixels, outcome.answer.label)
+            write_atomic(path, partial(picture.save, format="JPEG", quality=90))
         yield outcome

@@ -51,16 +51,18 @@ def write_rows(
         _write(outcomes, stream, source, row_format, with_header=stream.tell() == 0)
 
 
-def read_done(out: Path, source: Source, row_format: RowFormat) -> set[str]:
-    """Names of the images that a file of earlier rows has; a torn last line is cut off a file that is one of ours.
+def read_done(out: Path, source: Source, row_format: RowFormat) -> dict[str, bool]:
+    """The images that a file of earlier rows has: name -> whether it has an answer.
+
+    A torn last line is cut off a file that is one of ours.
 
     Raises:
         DataError: where the file holds something else, or answers of another model, variant, number of views, or
             with another setting of the quality check.
     """
     if not out.exists():
-        return set()
-    names: set[str] = set()
+        return {}
+    done: dict[str, bool] = {}
     expected, whole_bytes, torn = _source_values(source, row_format), 0, b""
     with out.open("rb") as stream:
         for number, line in enumerate(stream, start=1):
@@ -68,7 +70,7 @@ def read_done(out: Path, source: Source, row_format: RowFormat) -> set[str]:
                 torn = line
                 break
             if number > 1 or row_format == "jsonl" or line != _line(COLUMNS).encode():
-                name, found = _read_row(line, row_format)
+                name, answered, found = _read_row(line, row_format)
                 if not name:
                     raise DataError(
                         f"{out}, line {number}: expected a row of `lentigo predict`; found another", _REMEDY
@@ -77,14 +79,14 @@ def read_done(out: Path, source: Source, row_format: RowFormat) -> set[str]:
                     raise DataError(
                         f"{out}, line {number} was answered by {_text(found)}; this run has {_text(expected)}", _REMEDY
                     )
-                names.add(name)
+                done[name] = answered
             whole_bytes += len(line)
     start = _line(COLUMNS).encode() if row_format == "csv" else b'{"name": "'
     if torn and not whole_bytes and not (start.startswith(torn) or torn.startswith(start)):
         raise DataError(f"{out} was not written by `lentigo predict`", _REMEDY)
     if torn:
         os.truncate(out, whole_bytes)
-    return names
+    return done
 
 
 def _write(
@@ -131,16 +133,17 @@ def _source_values(source: Source, row_format: RowFormat) -> tuple[Any, ...]:
     return values if row_format == "jsonl" else (*map(str, values[:-1]), _YES_NO[source.quality_checked])
 
 
-def _read_row(line: bytes, row_format: RowFormat) -> tuple[str, tuple[Any, ...]]:
-    """The name and the source of a row; no name where it is none."""
+def _read_row(line: bytes, row_format: RowFormat) -> tuple[str, bool, tuple[Any, ...]]:
+    """The name of a row, whether it has an answer, and its source; no name where it is no row."""
     try:
         if row_format == "csv":
             cells = next(csv.reader([line.decode()]), [])
-            return (cells[0], tuple(cells[-len(_SOURCE_COLUMNS) :])) if len(cells) == len(COLUMNS) else ("", ())
-        row = json.loads(line)
-        return str(row["name"]), tuple(row[name] for name in _SOURCE_COLUMNS)
-    except (ValueError, KeyError, TypeError, csv.Error):
-        return "", ()
+            row: dict[str, Any] = dict(zip(COLUMNS, cells, strict=True))
+        else:
+            row = json.loads(line)
+        return str(row["name"]), not row.get("error"), tuple(row[name] for name in _SOURCE_COLUMNS)
+    except (ValueError, KeyError, TypeError, AttributeError, csv.Error):
+        return "", False, ()
 
 
 def _text(values: tuple[Any, ...]) -> str:

@@ -73,7 +73,15 @@ def run_router(viewer: RunViewer, refusals: dict[int | str, dict[str, Any]]) -> 
 
     @router.post(
         "/api/suspects",
-        responses=missing | {422: {"model": Problem, "description": "The decision does not fit the image."}},
+        responses=missing
+        | {
+            status: {"model": Problem, "description": text}
+            for status, text in {
+                409: "The folder of runs cannot be written.",
+                413: "The request is too large.",
+                422: "The decision does not fit the image.",
+            }.items()
+        },
     )
     def review(decision: ReviewRequest) -> dict[str, str]:
         """Write a decision to the run's mining/review.csv; the data set stays as it is."""
@@ -83,6 +91,12 @@ def run_router(viewer: RunViewer, refusals: dict[int | str, dict[str, Any]]) -> 
             return asdict(viewer.review(decision.run, decision.image_id, decision.decision, decision.label))
         except DataError as error:
             raise Refused(422, error.message, error.remedy) from None
+        except OSError:
+            raise Refused(
+                409,
+                "this folder of runs cannot be written",
+                "Start the service as a user who may write there, or review a copy; see that the disk is not full.",
+            ) from None
 
     return router
 
@@ -94,3 +108,5 @@ def _missing() -> Iterator[None]:
         yield
     except DataError as error:
         raise Refused(404, error.message, error.remedy) from None
+    except OSError:
+        raise Refused(404, "a file of this run cannot be read", "Let the service's user read the run.") from None

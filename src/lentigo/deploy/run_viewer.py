@@ -111,22 +111,30 @@ class RunViewer:
 
 
 def describe_run(run: RunDir) -> dict[str, Any]:
-    """Plain facts; what is damaged is named in `problems`, so that one bad run does not hide the others."""
-    status, problems = run.read_status(), []
+    """Plain facts; what is damaged or unreadable is named in `problems`, so that a bad run does not hide the others."""
+    status: dict[str, Any] = {}
     scores: dict[str, Any] = {}
+    problems = []
+    try:
+        status = run.read_status()
+    except OSError:
+        problems.append(f"{run.status.name} or the lock cannot be read")
     try:
         scores = _scores(run)
+    except OSError:
+        problems.append(f"{run.metrics.name} cannot be read")
     except (LentigoError, ValueError, AttributeError):
         problems.append(f"{run.metrics.name} is damaged")
-    counts = {}
+    counts = dict.fromkeys(("suspects", "reviewed"), 0)
     for kind, path, read in (
         ("suspects", suspects_path(run), read_suspects),
         ("reviewed", review_path(run), read_reviews),
     ):
         try:
             counts[kind] = len(read(run))
+        except OSError:
+            problems.append(f"{path.parent.name}/{path.name} cannot be read")
         except LentigoError:
-            counts[kind] = 0
             problems.append(f"{path.parent.name}/{path.name} is damaged")
     return {
         "name": run.path.name,

@@ -28,7 +28,7 @@ from lentigo.deploy.answers import Answer, AnswerPool
 from lentigo.deploy.classifier import Classifier
 from lentigo.deploy.docs_page import SCHEMA_PATH, docs_html
 from lentigo.deploy.exported import NOTICE
-from lentigo.deploy.guard import Guard, problem
+from lentigo.deploy.guard import BODY_TOO_LONG, UPLOAD_PATH, Guard, problem
 from lentigo.deploy.limits import Gate, Place, Refused, ServiceLimits
 from lentigo.deploy.run_routes import run_router
 from lentigo.deploy.run_viewer import RunViewer
@@ -37,7 +37,8 @@ from lentigo.deploy.service_models import Health, ImageAnswer, ImageProblem, Mod
 from lentigo.deploy.site_files import SiteFile, read_model, read_site
 from lentigo.deploy.uploads import FIELD, receive_images
 
-HEALTH_PATH = "/api/health"
+HEALTH_PATH, METRICS_PATH, MODEL_PATH = "/api/health", "/metrics", "/api/model"
+"""Monitors ask for them with HEAD too, which the route of all other paths would answer with 404."""
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "description": text}
     for status, text in {
@@ -140,7 +141,7 @@ def _predict_router(pool: AnswerPool, gate: Gate, metrics: ServiceMetrics) -> AP
     facts = model_facts(pool.classifier, gate.limits)
 
     @router.post(
-        "/api/predict",
+        UPLOAD_PATH,
         response_model=list[ImageAnswer | ImageProblem],
         responses=_PREDICT_REFUSALS,
         openapi_extra={"requestBody": _PREDICT_BODY},
@@ -155,7 +156,8 @@ def _predict_router(pool: AnswerPool, gate: Gate, metrics: ServiceMetrics) -> AP
         metrics.count_answers(answers)
         return JSONResponse(answers)
 
-    @router.get("/api/model", responses=_REFUSALS)
+    @router.head(MODEL_PATH, include_in_schema=False)
+    @router.get(MODEL_PATH, responses=_REFUSALS)
     async def model() -> ModelFacts:
         """The model that answers, its classes, and what a request may carry."""
         return facts
@@ -182,12 +184,14 @@ def _about_router(classifier: Classifier | None, gate: Gate, metrics: ServiceMet
     router = APIRouter()
     health_now = Health(model=None if classifier is None else classifier.spec.name, version=__version__)
 
+    @router.head(HEALTH_PATH, include_in_schema=False)
     @router.get(HEALTH_PATH, responses={400: _REFUSALS[400]})
     async def health() -> Health:
         """Whether the service runs; needs no token."""
         return health_now
 
-    @router.get("/metrics", response_class=PlainTextResponse, responses=_REFUSALS)
+    @router.head(METRICS_PATH, include_in_schema=False)
+    @router.get(METRICS_PATH, response_class=PlainTextResponse, responses=_REFUSALS)
     async def prometheus() -> PlainTextResponse:
         """Counters for Prometheus."""
         return PlainTextResponse(metrics.as_text(gate), media_type=CONTENT_TYPE)
@@ -218,6 +222,8 @@ async def _refused(_: Request, error: Exception) -> Response:
 
 async def _http_problem(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    if error.status_code == BODY_TOO_LONG.status:  # `lentigo.deploy.guard.counted`
+        return problem(BODY_TOO_LONG)
     remedy = "`/api/docs` lists the operations."
     return problem(Refused(error.status_code, str(error.detail).lower(), remedy, error.headers))
 

@@ -37,7 +37,7 @@ from lentigo.evaluation.intervals import (
     bootstrap,
     proportions,
 )
-from lentigo.evaluation.metrics import Estimate, Floats, Groups, Labels, check_inputs, ratio, weighted_auc
+from lentigo.evaluation.metrics import Estimate, Floats, Groups, Labels, check_inputs, rarer_side, ratio, weighted_auc
 from lentigo.evaluation.reliability import brier_scores, calibration_errors, equal_mass_bins, error_by_chance
 
 QUESTIONS: Mapping[str, str] = {"malignant": MALIGNANT, "melanoma": MELANOMA}
@@ -243,7 +243,7 @@ def _question(
     found: Mapping[str, Estimate],
     drawn: Bootstrap,
 ) -> BinaryQuestion:
-    rarer = positive if 2 * positive.sum() <= len(positive) else ~positive
+    rarer = rarer_side(positive)
     points = {}
     for goal, level in GOALS:
         key = threshold_name(name, goal, level)

@@ -31,6 +31,7 @@ from lentigo.evaluation.metrics import (
     confusion_matrix,
     mean_where,
     overall_scores,
+    rarer_side,
     ratio,
     weighted_auc,
 )
@@ -161,7 +162,7 @@ def _class_scores(positive: Rows, scores: Floats, weights: Floats) -> dict[str, 
 
 
 def _class_estimates(drawn: Bootstrap, c: int, positive: Rows, called: Rows) -> dict[str, Estimate]:
-    rarer = positive if 2 * positive.sum() <= len(positive) else ~positive
+    rarer = rarer_side(positive)
     rows = {
         "auc": rarer,
         "auc_sens_80": rarer,

@@ -260,11 +260,16 @@ def _evidence(
     lesions: dict[str, list[int]] = {name: [] for name in images}
     for c in range(num_classes):
         truth, answer = labels == c, answers == c
-        rarer = truth if 2 * truth.sum() <= len(labels) else ~truth
+        rarer = rarer_side(truth)
         for name, rows in (("precision", answer), ("recall", truth), ("f1", truth | answer), ("auc", rarer)):
             images[name].append(int(rows.sum()))
             lesions[name].append(len(np.unique(names[rows])))
     return images, lesions
+
+
+def rarer_side(positive: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The positive rows (N,) or the others, whichever are fewer: what an AUC of the two rests on."""
+    return positive if 2 * positive.sum() <= len(positive) else ~positive
 
 
 def ratio(numerator: Floats, denominator: Floats) -> Floats:

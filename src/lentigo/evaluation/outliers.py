@@ -31,7 +31,7 @@ from lentigo.core.errors import CheckpointError, DataError
 from lentigo.core.files import write_atomic
 from lentigo.core.predictions import softmax
 from lentigo.evaluation.intervals import bootstrap, proportions
-from lentigo.evaluation.metrics import Estimate, Floats, Groups, Labels, weighted_auc
+from lentigo.evaluation.metrics import Estimate, Floats, Groups, Labels, rarer_side, weighted_auc
 
 Features = NDArray[np.float32]
 ScoreName = Literal["mahalanobis", "energy", "max_softmax"]
@@ -235,6 +235,6 @@ def judge_kind(
     )
     shares = {"rejected": (gate.rejects(strange), np.ones(len(strange), dtype=bool))}
     return KindJudgement(
-        auroc=drawn.estimate("auroc", is_strange if 2 * is_strange.sum() <= len(scores) else ~is_strange),
+        auroc=drawn.estimate("auroc", rarer_side(is_strange)),
         rejected=proportions(shares, strange_groups, resamples=resamples, seed=seed)["rejected"],
     )

@@ -19,6 +19,7 @@ from lentigo.evaluation.metrics import (
     Floats,
     Labels,
     percentile_interval,
+    rarer_side,
     resample_weights,
     score,
     weighted_auc,
@@ -107,7 +108,7 @@ def arm_estimates(
     """
     names = np.asarray(aligned.lesion_id, dtype=np.str_)
     malignant, _ = task_scores(aligned.label, next(iter(aligned.probs.values()))[0], MALIGNANT)
-    rarer = malignant if 2 * malignant.sum() <= len(malignant) else ~malignant
+    rarer = rarer_side(malignant)
     everything = np.ones_like(malignant)
 
     def one(arm: str, name: str) -> Estimate:

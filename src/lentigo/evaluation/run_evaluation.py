@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -23,6 +24,9 @@ from lentigo.evaluation.metrics import score
 from lentigo.evaluation.outliers import OutlierJudgement
 from lentigo.evaluation.robustness import Robustness, judge_corrupted, predict_corrupted, stratified_subset
 from lentigo.evaluation.run_records import (
+    WEIGHTS_KEY,
+    drop_stale,
+    judged_weights,
     read_calibration,
     read_examinations,
     read_findings,
@@ -30,7 +34,7 @@ from lentigo.evaluation.run_records import (
     read_metrics,
 )
 from lentigo.evaluation.run_report import JUDGED_SPLITS, render_report
-from lentigo.models.checkpoint import ModelSpec, add_calibration, load_checkpoint
+from lentigo.models.checkpoint import ModelSpec, add_calibration, load_checkpoint, load_tensors, weights_digest
 from lentigo.training.inference import predict_logits
 from lentigo.training.rows import judged_rows
 from lentigo.training.run import read_catalog
@@ -55,7 +59,8 @@ def evaluate_run(
     """Judge the run's chosen weights on one image per lesion of `split`; a look at test is counted.
 
     Writes predictions/SPLIT.csv, predictions/SPLIT.report.txt, metrics.json, examination.json, figures, report.html and
-    MODEL_CARD.md; on val also calibration.json, which the checkpoint carries from then on.
+    MODEL_CARD.md; on val also calibration.json, which the checkpoint carries from then on. Where val was judged with
+    other weights before (an interrupted run that was resumed), what else was found of those is dropped, with a warning.
 
     Raises:
         ConfigError: for a split that may not be judged.
@@ -100,13 +105,22 @@ def evaluate_run(
         if split == "test":
             run.add_look()
             predictions.to_csv(run.predictions(split))  # at once: what was looked at is never computed again
-        return _judge(run, split, predictions, catalog, resamples)
+        return _judge(run, split, predictions, catalog, resamples, _present_weights(run))
 
 
 def judge_again(run: RunDir, split: str, *, resamples: int = 2000) -> Judgement:
-    """Judge the predictions that the run holds already; no network is run and no look at test is taken."""
+    """Judge the predictions that the run holds already; no network is run and no look at test is taken.
+
+    Raises:
+        CheckpointError: where they are of other weights than the run's present ones.
+        DataError: where there are none.
+    """
     with run.lock():
-        return _judge(run, split, Predictions.from_csv(run.predictions(split)), read_catalog(run), resamples)
+        if not run.predictions(split).is_file():
+            raise DataError(f"{run.path} holds no predictions of {split}", _again(run, split))
+        _require_present_weights(run, split)
+        predictions = Predictions.from_csv(run.predictions(split))
+        return _judge(run, split, predictions, read_catalog(run), resamples, judged_weights(run, split))
 
 
 def _prepare_calibration(run: RunDir, spec: ModelSpec) -> None:
@@ -140,16 +154,30 @@ def write_report_again(run: RunDir) -> None:
             render_report(run)
 
 
-def _judge(run: RunDir, split: str, predictions: Predictions, catalog: Catalog, resamples: int) -> Judgement:
-    """Val is also what the calibration is fitted on; stored predictions of test are then examined with it, too."""
-    judgement = _examine(run, split, predictions, catalog, resamples)
+def _judge(
+    run: RunDir, split: str, predictions: Predictions, catalog: Catalog, resamples: int, weights: str
+) -> Judgement:
+    """Val is also what the calibration is fitted on; stored predictions of test are then examined with it, too.
+
+    `weights` is the digest of those that the predictions are of, empty where it is not known.
+    """
+    if split == "val" and weights and (dropped := drop_stale(run, weights)):
+        again = f". {_again(run, 'test')} That is one more look" if "test" in dropped else ""
+        warnings.warn(
+            f"the weights changed since they were judged; dropped from {run.path}: {', '.join(dropped)}{again}",
+            stacklevel=2,
+        )
+    judgement = _examine(run, split, predictions, catalog, resamples, weights)
     if split == "val" and "test" in read_metrics(run) and run.predictions("test").is_file():
-        _examine(run, "test", Predictions.from_csv(run.predictions("test")), catalog, resamples)
+        test = Predictions.from_csv(run.predictions("test"))
+        _examine(run, "test", test, catalog, resamples, judged_weights(run, "test"))
     render_report(run)
     return judgement
 
 
-def _examine(run: RunDir, split: str, predictions: Predictions, catalog: Catalog, resamples: int) -> Judgement:
+def _examine(
+    run: RunDir, split: str, predictions: Predictions, catalog: Catalog, resamples: int, weights: str
+) -> Judgement:
     judgement = judge(predictions, split=split, resamples=resamples, synthetic=catalog.synthetic)
     if split == "val":
         fit_calibration(predictions, resamples=resamples).to_json(run.calibration)
@@ -168,7 +196,8 @@ def _examine(run: RunDir, split: str, predictions: Predictions, catalog: Catalog
     write_json_atomic(run.examination, examined | {split: examination.as_dict()})
     if split == "val" and calibration is not None and run.best.is_file():
         add_calibration(run.best, calibration.model_dump(mode="json"))
-    write_json_atomic(run.metrics, read_metrics(run) | {split: judgement.as_dict()})
+    facts = judgement.as_dict() | ({WEIGHTS_KEY: weights} if weights else {})
+    write_json_atomic(run.metrics, read_metrics(run) | {split: facts})
     return judgement
 
 
@@ -181,7 +210,7 @@ def judge_corruptions(
     to choose models.
 
     Raises:
-        CheckpointError: where the run has no usable weights or rows.
+        CheckpointError: where the run has no usable weights or rows, or val was judged with other weights.
         ConfigError: where `max_images` is too few.
         DataError: where val was not judged yet, has no rows, or images cannot be read.
     """
@@ -220,7 +249,7 @@ def judge_outliers(
     """Fit and judge the run's gate for images of other kinds, as `measure_outliers`, and write the report.
 
     Raises:
-        CheckpointError: where the run has no usable weights or rows.
+        CheckpointError: where the run has no usable weights or rows, or val was judged with other weights.
         ConfigError: for folders of photographs whose names are taken.
         DataError: where val was not judged yet, a split or folder is empty, or images cannot be read.
     """
@@ -234,3 +263,21 @@ def judge_outliers(
 def _require_val(run: RunDir) -> None:
     if "val" not in read_judgements(run):
         raise DataError(f"{run.path} was not judged on val yet", f"Run `lentigo evaluate {run.path}` first.")
+    _require_present_weights(run, "val")
+
+
+def _require_present_weights(run: RunDir, split: str) -> None:
+    """CheckpointError where the stored predictions of a split are of other weights than the run has now."""
+    if run.best.is_file() and judged_weights(run, split) not in ("", _present_weights(run)):
+        raise CheckpointError(
+            f"{run.best} is not the model whose predictions of {split} the run holds; the training went on since",
+            _again(run, "val"),  # which drops what is stale
+        )
+
+
+def _present_weights(run: RunDir) -> str:
+    return weights_digest(load_tensors(run.best)[0])
+
+
+def _again(run: RunDir, split: str) -> str:
+    return f"Judge {split} again: lentigo evaluate {run.path} --split {split}."

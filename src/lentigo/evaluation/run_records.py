@@ -1,4 +1,4 @@
-"""What a judged run holds, read back: its log, its scores by split, its examinations, its calibration."""
+"""What a judged run holds, read back: its log, its scores by split, its examinations, its calibration. Or dropped."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from lentigo.core.errors import DataError, first_five
+from lentigo.core.files import write_json_atomic
 from lentigo.core.run_dir import RunDir
 from lentigo.evaluation.calibration import Calibration
 from lentigo.evaluation.evaluate import Judgement
@@ -21,6 +22,9 @@ from lentigo.evaluation.outliers import OutlierJudgement
 from lentigo.evaluation.robustness import Robustness
 
 Record = TypeVar("Record", bound=BaseModel)
+
+WEIGHTS_KEY = "weights_sha256"
+"""Beside a judgement in metrics.json: `checkpoint.weights_digest` of the weights that the predictions are of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,50 @@ def read_metrics(run: RunDir) -> dict[str, Any]:
 def read_judgements(run: RunDir) -> dict[str, Judgement]:
     """The judgements in metrics.json by split; DataError where it is damaged."""
     return {name: Judgement.from_dict(content) for name, content in read_metrics(run).items()}
+
+
+def judged_weights(run: RunDir, split: str) -> str:
+    """Digest of the weights that the stored predictions of a split are of; empty where it is not known.
+
+    Predictions alone are left of a judgement of test that was cut off: they are of the weights that val was judged
+    with, or test would not have been opened.
+    """
+    metrics = read_metrics(run)
+    return str(metrics.get(split, metrics.get("val", {})).get(WEIGHTS_KEY, ""))
+
+
+def drop_stale(run: RunDir, weights: str) -> list[str]:
+    """Before val is judged with other weights than last time: what was found of those must not answer for these.
+
+    Gives what was dropped, in words. What has no digest was judged by an earlier version, and stays; so do the counted
+    looks at test. Corrupted images and images of other kinds are judged with the weights of val alone, and
+    explanations show errors in stored predictions, so that the digest of val is theirs, too.
+    """
+    dropped: list[str] = []
+    if judged_weights(run, "test") not in ("", weights):
+        figures = run.figure("any").parent.glob("*_test.svg")
+        metrics, examined = read_metrics(run), {name: one.as_dict() for name, one in read_examinations(run).items()}
+        if _unlink(run.predictions("test"), run.text_report("test"), *figures) or "test" in metrics:
+            dropped.append("test")
+        for path, content in ((run.examination, examined), (run.metrics, metrics)):
+            if content.pop("test", None) is not None:
+                write_json_atomic(path, content)
+    if judged_weights(run, "val") not in ("", weights):
+        found = {
+            "corrupted images": _unlink(run.robustness),
+            "images of other kinds": _unlink(run.outlier_judgement, run.outlier_gate, run.outlier_statistics),
+            "explanations": _unlink(run.explanation_check),
+        }
+        dropped += [name for name, was_there in found.items() if was_there]
+    return dropped
+
+
+def _unlink(*paths: Path) -> bool:
+    """Whether any was there."""
+    found = [path for path in paths if path.is_file()]
+    for path in found:
+        path.unlink()
+    return bool(found)
 
 
 def read_object(path: Path, remedy: str) -> dict[str, Any]:

@@ -80,16 +80,6 @@ class RuleJudgement(BaseModel):
     malignant_as_benign_without: Estimate
 
 
-class CoveragePoint(BaseModel):
-    """One limit of the set-size rule: share of images accepted, and of wrong ones among them."""
-
-    model_config = ConfigDict(frozen=True)
-
-    limit: int
-    coverage: Estimate
-    risk: Estimate
-
-
 def fit_rule(
     right: Rows,
     confidence: Floats,
@@ -173,21 +163,6 @@ def judge_rule(
         error_per_class={code: found[f"error/{code}"] for code in CLASS_CODES},
         malignant_as_benign=found["malignant_as_benign"],
         malignant_as_benign_without=found["malignant_as_benign_without"],
-    )
-
-
-def set_size_curve(
-    right: Rows, sizes: Counts, groups: Groups, *, resamples: int = 2000, seed: int = 0
-) -> tuple[CoveragePoint, ...]:
-    """Risk and coverage of the set-size rule at its limits 1..7; for confidence see `curves.risk_coverage`."""
-    everyone = np.ones(len(right), dtype=np.bool_)
-    limits = range(1, NUM_CLASSES + 1)
-    accepted = {limit: _accepts("set_size", limit, np.ones(len(right)), sizes) for limit in limits}
-    shares = {f"coverage/{limit}": (rows, everyone) for limit, rows in accepted.items()}
-    shares |= {f"risk/{limit}": (~right, rows) for limit, rows in accepted.items()}
-    found = proportions(shares, groups, resamples=resamples, seed=seed)
-    return tuple(
-        CoveragePoint(limit=limit, coverage=found[f"coverage/{limit}"], risk=found[f"risk/{limit}"]) for limit in limits
     )
 
 

@@ -34,6 +34,7 @@ from lentigo.evaluation.metrics import (
     class_scores,
     confusion_matrix,
     overall_scores,
+    rarer_side,
     weighted_auc,
 )
 from lentigo.evaluation.scores import Scores
@@ -231,7 +232,7 @@ def _estimates(
 
     found = bootstrap(score, lesions, resamples=resamples, seed=seed)
     everything = np.ones(len(labels), dtype=np.bool_)
-    rarer = malignant if 2 * malignant.sum() <= len(labels) else ~malignant
+    rarer = rarer_side(malignant)
     evidence = (everything, everything, rarer, labels == MELANOMA_LABEL)
     return {name: found.estimate(name, rows) for name, rows in zip(SCORES, evidence, strict=True)}
 

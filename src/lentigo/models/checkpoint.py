@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -96,6 +97,19 @@ def add_calibration(path: Path, calibration: Mapping[str, Any]) -> Path:
     if spec.calibration == calibration:
         return path
     return save_checkpoint(path, load_tensors(path)[0], spec.model_copy(update={"calibration": dict(calibration)}))
+
+
+def weights_digest(tensors: Mapping[str, Tensor]) -> str:
+    """sha256 of names, types, shapes and bytes, in the order of the names: that of weights, not of their file.
+
+    `add_calibration` changes the file and not the weights.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name}\t{tensor.dtype}\t{tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())  # numpy knows no bfloat16
+    return digest.hexdigest()
 
 
 def is_model(path: Path) -> bool:

@@ -1,7 +1,7 @@
 """Losses over logits (N, C); targets are labels (N,) or, for cross-entropy, class probabilities (N, C).
 
-Class weights have mean 1 over the training images, and a loss is the sum over a batch divided by its size: unlike
-torch's division by the batch's own weights, this makes the mean over several processes that of the whole batch.
+Class weights have mean 1 over the images that can be drawn, and a loss is the sum over a batch divided by its size:
+unlike torch's division by the batch's own weights, this makes the mean over several processes that of the whole batch.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def build_loss(config: LossConfig, train_labels: Tensor) -> Loss:
-    """The configured loss; class weights and priors come from the training labels (N,) int64."""
+    """The configured loss; class weights and priors come from the labels (N,) int64 of all images that can be drawn."""
     labels = train_labels.cpu().numpy()
     weights: Tensor | None = None
     if config.class_weights != "none":
@@ -70,11 +70,11 @@ def prior_shift(
     """What prior correction adds to the logits: -tau log q, centred, (7,) float32.
 
     q is the class prior that training presented: the probabilities (N,) with which images are drawn, summed by
-    class, times the loss's class weights (Menon et al., arXiv 2007.07314, eq. 9). Classes that are never drawn are
-    left alone.
+    class, times the loss's class weights, which `build_loss` counts over the images that can be drawn (Menon et al.,
+    arXiv 2007.07314, eq. 9). Classes that are never drawn are left alone.
     """
     shares = np.bincount(train_labels, weights=drawn, minlength=NUM_CLASSES)
-    presented = shares * class_weights(train_labels, loss_weights)
+    presented = shares * class_weights(train_labels[drawn > 0], loss_weights)
     seen = presented > 0
     shift = np.zeros(NUM_CLASSES)
     shift[seen] = -tau * np.log(presented[seen] / presented.sum())

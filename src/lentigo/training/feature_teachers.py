@@ -14,9 +14,10 @@ from lentigo.core.config import Section
 from lentigo.core.errors import CheckpointError, ConfigError, first_five
 from lentigo.core.taxonomy import NUM_CLASSES
 from lentigo.data.dataset import LesionDataset
+from lentigo.models.checkpoint import weights_digest
 from lentigo.models.features import pooled_features
 from lentigo.models.network import Architecture, build_network, find_architecture
-from lentigo.models.weights import load_weights
+from lentigo.models.weights import load_weights, read_tensors
 
 Progress = Callable[[int, int], None]
 
@@ -25,7 +26,10 @@ STATISTICS_IMAGES = 2048
 
 
 class TeacherFile(Section):
-    """One teacher as settings name it; the digest is that of the file when the distillation began."""
+    """One teacher as settings name it; `sha256` is the digest of its weights when the distillation began.
+
+    Settings of earlier versions have the digest of the whole file there.
+    """
 
     architecture: str
     weights: str
@@ -38,16 +42,20 @@ class TeacherFile(Section):
 
 
 def describe_teacher(architecture: str, weights: Path) -> TeacherFile:
-    """A teacher with the digest of its file; CheckpointError where there is none, ConfigError for its name."""
+    """A teacher with the digest of its weights; CheckpointError where there are none, ConfigError for its name."""
     find_architecture(architecture)
     if not weights.is_file():
         raise CheckpointError(f"no weights file {weights}", "Pass --teacher ARCHITECTURE=FILE with an existing file.")
-    return TeacherFile(architecture=architecture, weights=str(weights.resolve()), sha256=_digest(weights))
+    digest = weights_digest(read_tensors(weights))
+    return TeacherFile(architecture=architecture, weights=str(weights.resolve()), sha256=digest)
 
 
-def _digest(path: Path) -> str:
+def _is_unchanged(path: Path, sha256: str) -> bool:
+    """Not of the file alone, as earlier versions had it: `lentigo evaluate` adds a calibration to a run's weights."""
     with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        if hashlib.file_digest(stream, "sha256").hexdigest() == sha256:
+            return True
+    return weights_digest(read_tensors(path)) == sha256
 
 
 @dataclass(frozen=True)
@@ -76,7 +84,7 @@ def open_teacher(described: TeacherFile, device: torch.device) -> Teacher:
         CheckpointError: where the file is gone, changed, does not fit, or lacks layers below the classifier.
     """
     path, architecture = Path(described.weights), find_architecture(described.architecture)
-    if not path.is_file() or _digest(path) != described.sha256:
+    if not path.is_file() or not _is_unchanged(path, described.sha256):
         what = "changed since the distillation began" if path.is_file() else "is gone"
         raise CheckpointError(f"the teacher's file {path} {what}", "Restore the file, or start a new distillation.")
     with torch.random.fork_rng(devices=[]):

@@ -109,7 +109,8 @@ class Trainer:
         self.train_data = TrainingDataset(train_images, Augment(config.augment), config.training.seed)
         self.val_data = LesionDataset(val_images)
         self.labels = train.labels
-        self.loss: Loss = build_loss(config.loss, torch.from_numpy(train.labels))
+        drawable = train.labels if self.factors is None else train.labels[self.factors > 0]
+        self.loss: Loss = build_loss(config.loss, torch.from_numpy(drawable))
         preprocess = self.train_data.images.preprocess
         self.teachers = load_teachers(config.distillation, preprocess, self.catalog_sha256, fabric.device, listen)
         drawn = draw_probabilities(train.labels, config.training.sampler, self.factors)

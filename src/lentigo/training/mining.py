@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lentigo.core.config import MiningConfig, Strength
-from lentigo.core.errors import ConfigError, DataError
+from lentigo.core.errors import DataError
 from lentigo.core.predictions import Predictions
 from lentigo.core.seeding import derive_seed
 from lentigo.core.taxonomy import NUM_CLASSES
@@ -96,7 +96,6 @@ def choose_hard_only(table: RoundTable, mining: MiningConfig, seed: int) -> Roun
 
     Raises:
         DataError: where no image is hard.
-        ConfigError: for the control `hard_only`, which this is already.
     """
     wrong = table.answered != table.label
     hard = hard_by_answer(table, mining)
@@ -115,8 +114,6 @@ def choose_hard_only(table: RoundTable, mining: MiningConfig, seed: int) -> Roun
     elif mining.control == "shuffled":
         hard = _shuffled_in_class(hard, table.label, generator)
         why = np.where(hard, "control: shuffled within class", "not drawn").tolist()
-    elif mining.control == "hard_only":
-        raise ConfigError("the report's method trains on hard images alone already", "Drop the control.")
     return table.weighted(hard.astype(np.float64), why)
 
 
@@ -126,11 +123,21 @@ def choose_boost(table: RoundTable, mining: MiningConfig, sampler: Strength, see
     Hard are the hardest images that would together get `hard_fraction` of the draws without a boost. Their weights
     are scaled down where they would take more than `max_hard_share` of the draws. The controls keep the weights
     and give them to random images, to random images of the same class (never to suspects), or keep hard images alone.
+
+    Raises:
+        DataError: where no image is hard, unless `hard_fraction` is 0 or the control gives all the same weight.
     """
     base = draw_probabilities(table.label, sampler)
-    ranking = [i for i in np.argsort(-table.hardness, kind="stable") if not table.suspect[i]]
     hard = np.zeros(len(table), np.bool_)
-    hard[np.array(ranking)[np.cumsum(base[ranking]) <= mining.hard_fraction]] = True
+    ranking = np.array([i for i in np.argsort(-table.hardness, kind="stable") if not table.suspect[i]], np.int64)
+    hard[ranking[np.cumsum(base[ranking]) <= mining.hard_fraction]] = True
+    wanted = mining.hard_fraction > 0 or mining.control == "hard_only"
+    if wanted and mining.control != "continuation" and not hard.any():
+        raise DataError(
+            f"no hard images: {int(table.suspect.sum())} of {len(table)} are suspect, and none of the others fits "
+            f"into a share of {mining.hard_fraction:g} of the draws",
+            "Raise mining.hard_fraction, or mining.suspect_confidence where most are suspect.",
+        )
     weight = np.where(hard, np.minimum(1 + mining.boost * table.hardness, mining.boost_cap), 1.0)
     weight = _limit_share(weight, hard, table.label, sampler, mining.max_hard_share)
     why = np.where(table.suspect, "suspect, not boosted", np.where(hard, "hard, boosted", "")).tolist()

@@ -96,16 +96,13 @@ def round_config(parent: RunDir, recipe: str, overrides: Sequence[str]) -> Confi
 
     Where the recipe distils and names no teachers, the parent is the teacher.
     """
-    config = merge_round(load_recipe(str(parent.config)), recipe, overrides)
-    best = str(parent.best.resolve())
-    follows = config.distillation.weight > 0 and not config.distillation.teachers
-    return config.model_copy(
-        update={
-            "model": config.model.model_copy(update={"weights": best}),
-            "mining": config.mining.model_copy(update={"parent": parent.path.resolve().name}),
-            "distillation": config.distillation.model_copy(update={"teachers": (best,)} if follows else {}),
-        }
-    )
+    values = merge_round(load_recipe(str(parent.config)), recipe, overrides).model_dump()
+    best, distillation = str(parent.best.resolve()), values["distillation"]
+    values["model"]["weights"] = best
+    values["mining"]["parent"] = parent.path.resolve().name
+    if distillation["weight"] and not distillation["teachers"]:
+        distillation["teachers"] = (best,)
+    return parse_config(values, f"a round of {recipe}")
 
 
 def merge_round(before: Config, recipe: str, overrides: Sequence[str]) -> Config:
@@ -115,7 +112,8 @@ def merge_round(before: Config, recipe: str, overrides: Sequence[str]) -> Config
     of the head alone, its limits on time and patience.
 
     Raises:
-        ConfigError: for a recipe without mining, or one that changes network, preprocessing or training rows.
+        ConfigError: for a recipe without mining, or one that changes network, preprocessing or training rows, or
+            the logit adjustment of a run that is to be its teacher.
     """
     values = before.model_dump() | {"mining": {}, "distillation": {}}
     values["training"] |= {"small_epochs": 0, "time_limit_min": 0.0, "early_stop_epochs": 0}
@@ -141,7 +139,19 @@ def merge_round(before: Config, recipe: str, overrides: Sequence[str]) -> Config
             f"continues; {recipe} changes the {' and the '.join(changed)}",
             "Drop these settings.",
         )
+    anchored = config.distillation.weight > 0 and not config.distillation.teachers
+    if anchored and _adjustment(config) != _adjustment(before):
+        raise ConfigError(
+            f"the run, which is to be the round's teacher, has a logit adjustment of {_adjustment(before):g} and the "
+            f"round one of {_adjustment(config):g}: one puts back the class prior that the other takes off",
+            "Keep loss.kind and loss.logit_adjustment of the run, or pass --set distillation.weight=0.",
+        )
     return config
+
+
+def _adjustment(config: Config) -> float:
+    """How much of the log class prior the loss takes off the logits."""
+    return config.loss.logit_adjustment if config.loss.kind == "logit_adjusted" else 0.0
 
 
 def first_run(run: RunDir) -> RunDir:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from lentigo.core.taxonomy import NUM_CLASSES
 from lentigo.data.cache import open_images
 from lentigo.data.catalog import Catalog
 from lentigo.data.dataset import LesionDataset
+from lentigo.data.duplicates import known_groups
 from lentigo.data.splits import fold_assignment
 from lentigo.models.checkpoint import is_model, load_checkpoint
 from lentigo.models.weights import weights_path
@@ -54,11 +56,11 @@ def out_of_fold_hardness(
     rows = training_rows(catalog, config)
     fold_config = _fold_config(config)
     _check_start(fold_config.model.weights)
-    target = folder / _key(fold_config, config, rows) / "hardness.csv"
+    groups = dict(zip((row.image_id for row in rows), known_groups(rows.rows), strict=True))
+    target = folder / _key(fold_config, config, rows, groups) / "hardness.csv"
     if target.is_file():
         listen(Message(f"hardness of {len(rows)} images taken from {target.parent.name}"))
         return RoundTable.from_csv(target)
-    groups = {row.image_id: row.group_id or row.patient_id or row.lesion_id for row in rows}
     tables: list[Predictions] = []
     agreements: list[Floats] = []
     for repetition in range(config.mining.fold_seeds):
@@ -81,7 +83,7 @@ def out_of_fold_hardness(
 
 
 def _fold_config(config: Config) -> Config:
-    """The recipe of a fold: the run's own, from its first start, without mining, teachers and a choice of epochs."""
+    """The recipe of a fold: the run's own, from its first start, without mining, teachers, choice of epochs or rows."""
     values, mining = config.model_dump(), config.mining
     training, optimizer = values["training"], values["optimizer"]
     training |= {"epochs": mining.fold_epochs or training["epochs"], "selection_metric": "last"}
@@ -92,6 +94,10 @@ def _fold_config(config: Config) -> Config:
         values["preprocess"]["resize_steps_px"] = (mining.fold_size_px,)
         training["small_epochs"] = 0
     values["model"]["weights"] = mining.fold_weights or config.model.weights
+    # A fold's rows are chosen already, and `_hold_out` calls them all train.
+    values["data"]["exclude_images"] = ()
+    if "train" not in config.data.train_splits:
+        values["data"]["train_splits"] = ("train",)
     values |= {"mining": {}, "distillation": {}}
     return parse_config(values, "out-of-fold recipe")
 
@@ -105,10 +111,13 @@ def _check_start(weights: str) -> None:
         )
 
 
-def _key(fold_config: Config, config: Config, rows: Catalog) -> str:
+def _key(fold_config: Config, config: Config, rows: Catalog, groups: Mapping[str, str]) -> str:
     mining = config.mining
     facts = (config_digest(fold_config), mining.folds, mining.fold_seeds, mining.neighbors, rows.sha256)
-    return f"out-of-fold-{hashlib.sha256(repr(facts).encode()).hexdigest()[:8]}"
+    # The digest of the rows covers lesions alone; where these are the groups, keys stay what they always were.
+    joined = [(row.image_id, groups[row.image_id]) for row in rows if groups[row.image_id] != row.lesion_id]
+    text = repr((*facts, joined) if joined else facts)
+    return f"out-of-fold-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def _hold_out(rows: Catalog, held_out: NDArray[np.bool_]) -> Catalog:

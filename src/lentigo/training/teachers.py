@@ -20,7 +20,8 @@ from lentigo.training.events import Listener, Message
 class Teachers:
     """Images (N, 3, S, S) as the student sees them -> the teachers' mean softened probabilities (N, C).
 
-    Teachers answer without their prior correction, since the student brings its own. They see the student's very
+    Teachers answer without their prior correction, since the student brings its own; a logit-adjusted loss, which has
+    none, takes no teachers but the model that a mining round continues (see `Config`). They see the student's very
     image, mixed and augmented (function matching: Beyer et al., arXiv 2106.05237).
     """
 

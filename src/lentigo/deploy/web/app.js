@@ -41,7 +41,7 @@ async function chooseMode(name) {
     const { facts } = await engineOf(name);
     if (mode !== name) return;
     describeModel(facts);
-    if (cards.length === 0) say("Ready.");
+    if (!cards.some((card) => card.isWaiting)) say("Ready.");
   } catch (error) {
     say(`The model cannot be used here: ${error.message}`);
   }

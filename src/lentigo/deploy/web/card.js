@@ -2,6 +2,7 @@
 
 import { CLASSES } from "./facts.js";
 import { findCalibration } from "./decide.js";
+import { uprightFile } from "./decode.js";
 import { shownPart } from "./preprocess.js";
 import { abstainWords, className, malignantPoints, percent, pointRows, qualityWords, riskWords, setWords, verdictWords } from "./wording.js";
 
@@ -14,20 +15,18 @@ export class Card {
     this.file = file;
     this.prediction = null;
     this.element = document.querySelector("#card").content.cloneNode(true).firstElementChild;
-    this.address = URL.createObjectURL(file);
     const name = this.find(".name");
     name.textContent = file.name;
     name.id = `card-${lastNumber}`;
     this.element.setAttribute("aria-labelledby", name.id);
     this.find(".remove").setAttribute("aria-label", `Remove ${file.name}`);
     this.find(".remove").addEventListener("click", () => onRemove(this));
-    const photo = this.find(".photo");
-    photo.alt = `The image ${file.name}`;
-    photo.addEventListener("error", () => {
-      this.find(".frame").hidden = true;
-      this.find(".no-photo").hidden = false;
-    });
-    photo.src = this.address;
+    this.isShown = this.#showPhoto();
+  }
+
+  /** Whether neither an answer nor a refusal is there. */
+  get isWaiting() {
+    return !this.find(".waiting").hidden;
   }
 
   find(selector) {
@@ -37,7 +36,22 @@ export class Card {
   /** Give the picture's memory back. */
   close() {
     this.element.remove();
-    URL.revokeObjectURL(this.address);
+    this.isShown.then(() => URL.revokeObjectURL(this.address)); // it may still be on its way
+  }
+
+  /** Whether the browser can show the file. */
+  async #showPhoto() {
+    const photo = this.find(".photo");
+    photo.alt = `The image ${this.file.name}`;
+    this.address = URL.createObjectURL(await uprightFile(this.file).catch(() => this.file));
+    const shown = await new Promise((resolve) => {
+      photo.addEventListener("load", () => resolve(true));
+      photo.addEventListener("error", () => resolve(false));
+      photo.src = this.address;
+    });
+    this.find(".frame").hidden = !shown;
+    this.find(".no-photo").hidden = shown;
+    return shown;
   }
 
   setWaiting(text) {
@@ -97,7 +111,11 @@ export class Card {
   }
 
   /** The map is made when the slider is first moved. */
-  #offerHeat(heat, preprocess) {
+  async #offerHeat(heat, preprocess) {
+    if (!(await this.isShown)) {
+      this.find(".no-place").hidden = false;
+      return;
+    }
     const [slider, layer, photo, note] = [this.find(".slider"), this.find(".heat"), this.find(".photo"), this.find(".slider-note")];
     const range = slider.querySelector("input");
     let address;

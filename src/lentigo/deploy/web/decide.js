@@ -17,7 +17,7 @@ export function findCalibration(spec, variant, views) {
 }
 
 /** softmax(logits / temperature). */
-export function softmax(logits, temperature = 1) {
+function softmax(logits, temperature = 1) {
   const scaled = Array.from(logits, (logit) => logit / temperature);
   const highest = Math.max(...scaled);
   const exponentials = scaled.map((value) => Math.exp(value - highest));

@@ -5,7 +5,7 @@ import { CLASSES } from "./facts.js";
 const MAX_TRIES = 5;
 
 /** Words for the user, as the service and the worker send them. */
-export class Problem extends Error {
+class Problem extends Error {
   constructor(message, remedy = "") {
     super(message);
     this.remedy = remedy;

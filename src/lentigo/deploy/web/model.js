@@ -9,7 +9,7 @@ const HEAT_SIDE_PX = 256;
 const MAX_THREADS = 4;
 
 /** The address of a variant's graph; its digest in the query makes another model another address. */
-export function graphAddress({ file, sha256 }) {
+function graphAddress({ file, sha256 }) {
   return new URL(`${encodeURIComponent(file)}?sha256=${sha256}`, FOLDER).href;
 }
 

@@ -16,7 +16,7 @@ export function className(code) {
 }
 
 /** Names as a sentence has them: `A, B and C`. */
-export function listed(names, last = "and") {
+function listed(names, last = "and") {
   return names.length < 2 ? names.join("") : `${names.slice(0, -1).join(", ")} ${last} ${names.at(-1)}`;
 }
 
