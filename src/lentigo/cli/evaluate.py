@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -58,8 +59,10 @@ def evaluate(
         )
     if photos and not outliers:
         raise ConfigError("--photos takes images to judge the gate on; found no --outliers", "Add --outliers.")
-    with console.counter("judging") as progress:
+    with warnings.catch_warnings(record=True) as caught, console.counter("judging") as progress:
         judgement = evaluate_run(folder, split, resamples=resamples, progress=progress)
+    for one in caught:
+        console.say(f"warning: {one.message}")
     facts = judgement.as_dict()
     if corruptions:
         with console.counter("judging corrupted images") as progress:
