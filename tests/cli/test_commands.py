@@ -278,7 +278,9 @@ def test_evaluate_val(lentigo: Command, copied: Path) -> None:
     said = lentigo("evaluate", copied, "--resamples", 100, "--json")
     assert said.code == 0, said.err
     assert said.json["split"] == "val"
-    assert said.json == json.loads((copied / "metrics.json").read_text())["val"]
+    stored = json.loads((copied / "metrics.json").read_text())["val"]
+    assert len(stored.pop("weights_sha256")) == 64
+    assert said.json == stored
     assert {"accuracy", "balanced_accuracy", "macro_f1"} <= set(said.json["metrics"])
     assert not (copied / "test_looks.json").exists()
     assert said.err == f"report: {copied}/report.html\n"

@@ -180,9 +180,9 @@ CHROMIUM_FLAGS = (
 )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """A headless browser; skips where there is none."""
+    """A headless browser, closed before other modules start theirs; skips where there is none."""
     program = shutil.which("chromium")
     if program is None:
         pytest.skip("no chromium on this machine")
