@@ -60,7 +60,7 @@ def test_plan_run_and_run_again(lentigo: Command, study_file: Path, split: Path,
     ("options", "said"),
     [
         (("--only", "ones"), "small has no row ones (did you mean one?)"),
-        (("--accelerator", "tpu"), "'tpu' is not one of"),
+        (("--accelerator", "tpu"), "'tpu' is"),
         (("--time-limit", "0"), "--time-limit must be above zero"),
         (("--time-limit", "soon"), "a time takes the form"),
     ],
