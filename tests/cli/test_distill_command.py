@@ -105,7 +105,6 @@ def test_it_stops_at_a_limit_and_continues(
         (["--teacher", "mobilenet_v3_large=TEACHER", "--data", "SPLIT", "--batch-size", "8"], 3, "does not fit"),
         (["--size", "64", "--sizes", "64,96"], 2, "found both"),
         (["--sizes", "64;96"], 2, "--sizes takes whole numbers"),
-        (["--accelerator", "tpu"], 2, "'tpu' is"),
         (["--resume", "--epochs", "3"], 2, "continues a distillation exactly as it was"),
         (["--resume"], 3, "not the folder of a distillation"),
         (["--teacher", "mobilenet_v2=TEACHER", "--data", "SPLIT", "--learning-rate", "7"], 2, "learning_rate = 7"),
