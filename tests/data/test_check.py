@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,9 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from lentigo.core.errors import DataError
+from lentigo.data.catalog import Catalog, Row
 from lentigo.data.check import CheckReport, Finding, check_source
+from lentigo.data.sources import load_catalog
 
 HEADER = ("image_id", "lesion_id", "dx", "split", "file")
 
@@ -129,6 +132,34 @@ def test_rows_labels_and_lesions(source: Source) -> None:
     assert found["tiny-class"].count == 7
     assert "df (0)" in found["tiny-class"].examples
     assert found["tiny-class"].severity == "warning"
+
+
+@pytest.mark.parametrize(("column", "kind"), [("patient_id", "patient"), ("group_id", "group")])
+def test_what_training_refuses_is_an_error(tmp_path: Path, column: str, kind: str) -> None:
+    rows = []
+    for number, split in enumerate(("train", "test", "val", "extra")):
+        path = tmp_path / f"i{number}.png"
+        picture(number).save(path)
+        names = {column: ("one", "one", "two", "three")[number]}
+        rows.append(replace(Row(path.stem, path, number, f"L{number}", split=split), **names))
+    report = check_source(Catalog(tuple(rows)).to_csv(tmp_path / "split.csv"), threads=1)
+    found = findings(report)[f"{kind}-across-splits"]
+    assert report.has_errors
+    assert (found.severity, found.examples) == ("error", ("one in test+train",))
+    with pytest.raises(DataError, match=f"1 {kind}s"):
+        load_catalog(tmp_path / "split.csv")
+
+
+def test_notes_on_columns_and_on_lesions_without_a_primary_image(tmp_path: Path) -> None:
+    picture(0).save(tmp_path / "a.png")
+    (tmp_path / "table.csv").write_text("image_id,lesion_id,dx,primary,PatientID\na,L1,nv,0,P1\n")
+    report = check_source(tmp_path / "table.csv", threads=1)
+    found = findings(report)
+    assert not report.has_errors
+    assert found["unused-column"].message == "1 columns are not used"
+    assert found["unused-column"].examples == ("patientid (did you mean patient_id?)",)
+    assert found["no-primary"].examples == ("L1 (a)",)
+    assert {found[kind].severity for kind in ("unused-column", "no-primary")} == {"note"}
 
 
 @pytest.mark.parametrize(

@@ -131,6 +131,8 @@ def test_groups_are_merged_by_lesions_pairs_and_patients() -> None:
     expected = {"1": "b", "2": "b", "3": "b", "4": "a", "5": "a", "6": "e"}
     assert merge_groups(Catalog(rows), pairs) == expected
     assert merge_groups(Catalog(rows[::-1]), pairs) == expected
+    grouped = [replace(row, group_id="g") if row.image_id in ("1", "6") else row for row in rows]
+    assert merge_groups(Catalog(tuple(grouped)), pairs) == expected | {"6": "b"}
     with pytest.raises(DataError, match="1 are not in it: 9"):
         merge_groups(Catalog(rows), [DuplicatePair("1", "9", 0, 1.0, True)])
 

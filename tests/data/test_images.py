@@ -131,10 +131,11 @@ def test_16_bit_rgb_png() -> None:
     assert decode_bytes(data, "deep.png").getpixel((0, 0)) == (255, 128, 1)
 
 
-def test_float_pixels_are_refused() -> None:
-    data = encoded(Image.new("F", (4, 4), 0.5), "TIFF")
+@pytest.mark.parametrize(("mode", "value"), [("F", 0.5), ("I", 200), ("I", 70_000), ("I", -1)])
+def test_pixels_without_a_white_level_are_refused(mode: str, value: float) -> None:
+    data = encoded(Image.new(mode, (4, 4), value), "TIFF")
     with pytest.raises(DataError, match="32-bit"):
-        decode_bytes(data, "float.tif")
+        decode_bytes(data, "deep.tif")
 
 
 def test_animation_gives_the_first_frame() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -83,11 +84,12 @@ def test_images_elsewhere(tmp_path: Path) -> None:
 
 
 def test_columns_in_any_order_and_case(tmp_path: Path) -> None:
-    make_images(tmp_path, "x/a.jpg", "x/b.jpg")
+    make_images(tmp_path, "x/a.jpg", "x/b.jpg", "x/c.jpg")
     source = write_ham(
         tmp_path,
         r"x\a.jpg;train;1;nevus;L1;a",
         "x/b.jpg;validation;0;bowen;L2;b",
+        "x/c.jpg;validation;1;bowen;L2;c",
         "",
         header="File;Split;Primary;DX;Lesion_ID;Image_ID",
     )
@@ -95,8 +97,75 @@ def test_columns_in_any_order_and_case(tmp_path: Path) -> None:
     assert [(row.image_id, row.split, row.primary) for row in catalog] == [
         ("a", "train", True),
         ("b", "val", False),
+        ("c", "val", True),
     ]
-    assert [CLASS_CODES[row.label] for row in catalog] == ["nv", "akiec"]
+    assert [CLASS_CODES[row.label] for row in catalog] == ["nv", "akiec", "akiec"]
+
+
+def test_every_lesion_has_a_judged_image_in_its_split(tmp_path: Path) -> None:
+    make_images(tmp_path, *(f"{name}.jpg" for name in "abcdefgh"))
+    lines = (
+        "a,L1,nv,train,0", "b,L1,nv,train,1",
+        "c,L2,nv,train,0", "d,L2,nv,train,0",
+        "e,L3,mel,,0",
+        "f,L4,mel,extra,0", "g,L4,mel,train,0",
+        "h,L5,mel,extra,0",
+    )  # fmt: skip
+    source = write_ham(tmp_path, *lines, header="image_id,lesion_id,dx,split,primary")
+    catalog, problems, notes = scan_source(source)
+    assert [row.image_id for row in catalog if row.primary] == ["b", "c", "e", "g"], "extra is never judged"
+    assert problems == []
+    assert [(note.kind, note.detail) for note in notes] == [
+        ("no-primary", "L2 (c)"),
+        ("no-primary", "L3 (e)"),
+        ("no-primary", "L4 (g)"),
+    ]
+    assert load_catalog(source).rows == catalog.rows
+    split = Catalog(tuple(replace(row, primary=False) for row in catalog)).to_csv(tmp_path / "split.csv")
+    assert [row.image_id for row in load_catalog(split) if row.primary] == ["a", "c", "e", "g"]
+    assert not any(row.primary for row in read_catalog_csv(split)), "a run's own table is read as it is"
+
+
+def test_decimal_commas(tmp_path: Path) -> None:
+    make_images(tmp_path, "a.jpg")
+    source = write_ham(tmp_path, "a;L1;mel;52,5", header="image_id;lesion_id;dx;age")
+    assert load_catalog(source).rows[0].age_years == 52.5
+    isic = tmp_path / "truth.csv"
+    isic.write_text(f"{ISIC_HEADER.replace(',', ';')}\na;0,0;1,0;0,0;0,0;0,0;0,0;0,0\n")
+    assert load_catalog(isic).labels.tolist() == [CLASS_CODES.index("nv")]
+
+
+def test_an_image_id_may_be_a_file_name(tmp_path: Path) -> None:
+    make_images(tmp_path, "x/a.jpg", "x/a.png", "x/b.png", "x/c.2.jpg")
+    source = write_ham(tmp_path, *(f"{name},,mel,histo,45,male,back" for name in ("a.png", "b.JPG", "c.2", "d.PNG")))
+    catalog, problems, _ = scan_source(source)
+    assert [(row.image_id, row.path.name) for row in catalog] == [
+        ("a.png", "a.png"),
+        ("b.JPG", "b.png"),
+        ("c.2", "c.2.jpg"),
+    ]
+    assert "no file d.PNG below" in problems[0].detail
+
+
+def test_images_behind_links_are_found(tmp_path: Path) -> None:
+    make_images(tmp_path / "elsewhere", "a.jpg")
+    (tmp_path / "table").mkdir()
+    (tmp_path / "table" / "images").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (tmp_path / "elsewhere" / "round").symlink_to(tmp_path / "table", target_is_directory=True)
+    source = write_ham(tmp_path / "table", "a,L1,mel,histo,45,male,back")
+    assert load_catalog(source).rows[0].path == tmp_path / "table/images/a.jpg"
+
+
+def test_columns_that_are_not_read_are_noted(tmp_path: Path) -> None:
+    make_images(tmp_path, "a.jpg")
+    source = write_ham(tmp_path, "a,L1,mel,P1,x,", header="image_id,lesion_id,dx,PatientID,dataset,")
+    assert [(note.kind, note.detail) for note in scan_source(source)[2]] == [
+        ("unused-column", "patientid (did you mean patient_id?)"),
+        ("unused-column", "dataset"),
+        ("unused-column", "one without a name"),
+    ]
+    source = write_ham(tmp_path, "a,L1,mel,P1,1", header="image_id,lesion_id,dx,patient_id,Patient")
+    assert [note.detail for note in scan_source(source)[2]] == ["patient"], "what is there is not suggested"
 
 
 def test_a_named_file_is_not_replaced_by_another(tmp_path: Path) -> None:
@@ -112,12 +181,25 @@ def test_jpeg_wins_over_a_mask_of_the_same_name(tmp_path: Path) -> None:
     assert load_catalog(source).rows[0].path == tmp_path / "images/a.jpg"
 
 
-def test_empty_lesion_ids_stand_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("unknown", ["", "unknown", "NaN", "NA", "none"])
+def test_unknown_lesion_ids_stand_alone(tmp_path: Path, unknown: str) -> None:
     make_images(tmp_path, "a.jpg", "b.jpg")
-    source = write_ham(tmp_path, "a,,mel,histo,45,male,back", "b,,mel,histo,45,male,back")
+    source = write_ham(tmp_path, f"a,{unknown},mel,histo,45,male,back", f"b,{unknown},mel,histo,45,male,back")
     assert [(row.lesion_id, row.has_lesion_id) for row in load_catalog(source)] == [
         ("a", False),
         ("b", False),
+    ]
+
+
+def test_ids_keep_their_case_and_words_do_not(tmp_path: Path) -> None:
+    make_images(tmp_path, "a.jpg", "b.jpg", "c.jpg")
+    header = "image_id,lesion_id,dx,patient_id,sex,localization"
+    lines = "a,L1,mel,A1,Male,Back", "b,l1,mel,a1,F,Back", "c,l2,mel,Unknown,UNKNOWN,NaN"
+    rows = load_catalog(write_ham(tmp_path, *lines, header=header)).rows
+    assert [(row.lesion_id, row.patient_id, row.sex, row.site) for row in rows] == [
+        ("L1", "A1", "male", "back"),
+        ("l1", "a1", "f", "back"),
+        ("l2", "", "", ""),
     ]
 
 
@@ -145,7 +227,7 @@ def test_all_problems_of_a_table_at_once(tmp_path: Path) -> None:
         "gone,L7,zebra,histo,45,male,back,train,1",
         header=HAM_HEADER + ",split,primary",
     )
-    catalog, problems = scan_source(source)
+    catalog, problems, _ = scan_source(source)
     assert [row.image_id for row in catalog] == ["a"]
     kinds = Counter(problem.kind for problem in problems)
     assert kinds == {
@@ -156,7 +238,8 @@ def test_all_problems_of_a_table_at_once(tmp_path: Path) -> None:
         "empty-id": 1,
         "missing-file": 1,
     }
-    assert set(kinds) == set(PROBLEM_KINDS)
+    of_tables = set(PROBLEM_KINDS) - {"outside-class-folder"}
+    assert set(kinds) == of_tables
     details = "\n".join(problem.detail for problem in problems)
     assert "did you mean 'mel'?" in details
     assert "line 2 and again in line 3" in details
@@ -164,7 +247,7 @@ def test_all_problems_of_a_table_at_once(tmp_path: Path) -> None:
         load_catalog(source)
     assert "HAM10000 table" in caught.value.message
     assert "10 problems" in caught.value.message
-    assert all(kind in caught.value.message and kind in caught.value.remedy for kind in PROBLEM_KINDS)
+    assert all(kind in caught.value.message and kind in caught.value.remedy for kind in of_tables)
 
 
 def test_summary_names_five_and_counts_the_rest(tmp_path: Path) -> None:
@@ -201,6 +284,37 @@ def test_isic_one_hot(tmp_path: Path) -> None:
         ("L1", True, False),
         ("I3", False, True),
     ]
+
+
+def test_isic_tables_may_have_the_columns_of_the_others(tmp_path: Path) -> None:
+    make_images(tmp_path, "x/I1.jpg", "x/I2.jpg", "x/I3.jpg", "far/I3.jpg")
+    extra = ",lesion_id,patient_id,age,sex,localization,dx_type,primary,split,file,UNK,age_approx"
+    source = tmp_path / "truth.csv"
+    source.write_text(
+        f"{ISIC_HEADER}{extra}\n"
+        "I1,1,0,0,0,0,0,0,L1,P1,50,Male,back,histo,0,train,x/I1.jpg,0,50\n"
+        "I2,1,0,0,0,0,0,0,L1,P1,50,Male,back,histo,1,train,x/I2.jpg,0,50\n"
+        "I3,0,1,0,0,0,0,0,NA,,,,,,1,val,far/I3.jpg,0,\n"
+    )
+    rows = load_catalog(source).rows
+    assert [(row.lesion_id, row.patient_id, row.primary, row.split) for row in rows] == [
+        ("L1", "P1", False, "train"),
+        ("L1", "P1", True, "train"),
+        ("I3", "", True, "val"),
+    ]
+    assert (rows[0].age_years, rows[0].sex, rows[0].site, rows[0].dx_type) == (50, "male", "back", "histo")
+    assert (rows[2].path, rows[2].has_lesion_id) == (tmp_path / "far/I3.jpg", False)
+    assert [note.detail for note in scan_source(source)[2]] == ["age_approx"]
+    source.write_text(source.read_text().replace("L1,P1,50", "L1,P1,old"))
+    assert problem_kinds(source) == {"malformed-row": 2}
+
+
+def test_isic_lesion_groups_of_ids_that_are_file_names(tmp_path: Path) -> None:
+    make_images(tmp_path, "I1.jpg", "I2.jpg")
+    (tmp_path / "truth.csv").write_text(f"{ISIC_HEADER}\nI1.jpg,1,0,0,0,0,0,0\nI2.jpg,1,0,0,0,0,0,0\n")
+    (tmp_path / "LesionGroupings.csv").write_text("image,lesion_id\nI1,L1\nI2,unknown\n")
+    rows = load_catalog(tmp_path / "truth.csv").rows
+    assert [(row.lesion_id, row.has_lesion_id) for row in rows] == [("L1", True), ("I2.jpg", False)]
 
 
 def test_isic_problems(tmp_path: Path) -> None:
@@ -252,9 +366,33 @@ def test_folder_with_splits_and_lesions(tmp_path: Path) -> None:
         load_catalog(tmp_path)
 
 
+def test_lesions_of_ids_with_dots(tmp_path: Path) -> None:
+    make_images(tmp_path, "mel/a.1.jpg", "mel/a.2.jpg", "mel/b.jfif")
+    (tmp_path / "lesions.csv").write_text("image_id,lesion_id\na.1,L1\na.2,L2\nb.jfif,L3\n")
+    assert [row.lesion_id for row in load_catalog(tmp_path)] == ["L1", "L2", "L3"]
+
+
+@pytest.mark.parametrize("place", ["", "train/"])
+def test_images_beside_class_folders_are_a_problem(tmp_path: Path, place: str) -> None:
+    make_images(tmp_path, "train/mel/a.jpg" if place else "mel/a.jpg", f"{place}loose.JPG", f"{place}.hidden.jpg")
+    (tmp_path / place / "readme.txt").write_text("no image")
+    assert problem_kinds(tmp_path) == {"outside-class-folder": 1}
+    with pytest.raises(DataError, match=f"{place}loose.JPG lies beside the class folders") as caught:
+        load_catalog(tmp_path)
+    assert "move the images into class folders" in caught.value.remedy
+
+
+def test_linked_folders_in_class_folders_are_read_once(tmp_path: Path) -> None:
+    make_images(tmp_path, "set/mel/a.jpg", "elsewhere/b.jpg", "elsewhere/deep/c.jpg")
+    for name, target in (("more", "elsewhere"), ("again", "elsewhere"), ("self", "set/mel")):
+        (tmp_path / "set/mel" / name).symlink_to(tmp_path / target, target_is_directory=True)
+    (tmp_path / "set/mel/gone.jpg").symlink_to("nowhere.jpg")
+    assert [row.image_id for row in load_catalog(tmp_path / "set")] == ["a", "b", "c"]
+
+
 def test_folder_problems(tmp_path: Path) -> None:
     make_images(tmp_path, "mel/a.jpg", "nv/a.jpg", "melanomma/x.jpg", "zebra/y.jpg")
-    catalog, problems = scan_source(tmp_path)
+    catalog, problems, _ = scan_source(tmp_path)
     assert len(catalog) == 1
     assert Counter(problem.kind for problem in problems) == {"duplicate-id": 1, "unknown-class": 2}
     with pytest.raises(DataError, match="did you mean 'mel'"):
@@ -310,6 +448,24 @@ def test_catalog_csv_round_trip(kaggle: Path, tmp_path: Path) -> None:
     assert load_catalog(path).rows == catalog.rows
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
     assert load_catalog(path).rows == catalog.rows
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t"])
+def test_catalogues_that_a_spreadsheet_saved_again(kaggle: Path, tmp_path: Path, delimiter: str) -> None:
+    rows = tuple(replace(row, age_years=52.5) for row in load_catalog(kaggle))
+    path = Catalog(rows).to_csv(tmp_path / "out" / "split.csv")
+    text = path.read_text(encoding="utf-8").replace(",", delimiter).replace("52.5", "52,5").replace("\n", "\r\n")
+    path.write_bytes(b"\xef\xbb\xbf" + text.encode() + delimiter.encode() * 16 + b"\r\n")
+    assert load_catalog(path).rows == rows
+
+
+@pytest.mark.parametrize("age", ["200", "-1", "old", "inf"])
+def test_impossible_ages_in_a_catalogue(kaggle: Path, tmp_path: Path, age: str) -> None:
+    path = load_catalog(kaggle).to_csv(tmp_path / "out" / "split.csv")
+    path.write_text(path.read_text().replace(",45,", f",{age},"))
+    with pytest.raises(DataError, match="1 malformed rows: line 2") as caught:
+        load_catalog(path)
+    assert "age_years is 0 to 120" in caught.value.remedy
 
 
 def test_catalog_csv_problems_and_moved_images(kaggle: Path, tmp_path: Path) -> None:

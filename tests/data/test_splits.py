@@ -89,6 +89,14 @@ def test_many_lesions_are_split_within_one_lesion_of_every_class() -> None:
         assert abs(len(result.split(name)) - fraction * len(catalog)) <= 3
 
 
+def test_small_parts_get_their_share_of_lesions_with_many_images() -> None:
+    catalog = make_catalog([(5, 6)] * 40 + [(5, 1)] * 160)
+    result = split_catalog(catalog, fractions={"train": 0.9, "val": 0.05, "test": 0.05})
+    assert Counter(row.split for row in result) == {"train": 360, "val": 20, "test": 20}
+    sixth = result.filter(lambda row: row.image_id.endswith("_5"))
+    assert Counter(row.split for row in sixth) == {"train": 36, "val": 2, "test": 2}
+
+
 def test_seeds_give_different_splits() -> None:
     catalog = make_catalog([(5, 1)] * 50)
     one, other = (split_catalog(catalog, fractions=FRACTIONS, seed=seed) for seed in (0, 1))

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 
 from lentigo.core.errors import DataError
 from lentigo.core.taxonomy import CLASS_CODES
-from lentigo.data.catalog import Catalog, side, torn_groups
+from lentigo.data.catalog import GROUPINGS, Catalog, side, torn_groups
 from lentigo.data.duplicates import fingerprint, near_duplicate_pairs
 from lentigo.data.file_facts import ALL, Predictability, file_facts, predictability
 from lentigo.data.sources import scan_source
@@ -117,7 +117,7 @@ def audit_source(
     Raises:
         DataError: where the source as a whole cannot be read, or has no usable rows.
     """
-    catalog, problems = scan_source(source, images=images)
+    catalog, problems, _ = scan_source(source, images=images)
     if not len(catalog):
         raise DataError(f"{catalog.name} has no usable rows", "`lentigo data check` lists every problem.")
     open_rows = catalog.filter(lambda row: row.split != "test")
@@ -143,7 +143,7 @@ def audit_source(
 def _torn_ids(catalog: Catalog) -> list[Torn]:
     """The ids that `Catalog.check_disjoint` refuses; kinds that the data set does not have are left out."""
     found = []
-    for kind, column in (("lesions", "lesion_id"), ("patients", "patient_id"), ("groups", "group_id")):
+    for kind, column in GROUPINGS:
         groups = {getattr(row, column) for row in catalog} - {""}
         torn = torn_groups((getattr(row, column), row.split) for row in catalog)
         if groups:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
@@ -18,8 +17,11 @@ from numpy.typing import NDArray
 from lentigo.core.errors import DataError, first_five
 from lentigo.core.files import write_text_atomic
 from lentigo.core.taxonomy import CLASS_CODES, NUM_CLASSES, find_label
+from lentigo.data.csv_cells import parse_age, parse_csv, parse_flag
 
 SPLITS = ("train", "val", "test", "extra")
+GROUPINGS = (("lesions", "lesion_id"), ("patients", "patient_id"), ("groups", "group_id"))
+"""What must not stand on two sides of a split, and its column."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,6 @@ class Row:
         return f"{self.path}#{self.member}" if self.member else str(self.path)
 
 
-_FLAGS = {"1": True, "true": True, "1.0": True, "0": False, "false": False, "0.0": False}
 _COLUMNS = tuple(field.name for field in fields(Row))
 
 
@@ -97,12 +98,26 @@ class Catalog:
         """The rows of the named splits."""
         return self.filter(lambda row: row.split in names)
 
+    def with_judged_images(self) -> Catalog:
+        """The same rows, the first image of a lesion marked primary where its split holds none that is.
+
+        Else the lesion would be neither trained nor judged. `extra` is left as it is: it is never judged, and
+        HAM10000's own table leaves lesions there without a primary image.
+        """
+        judged = {(row.lesion_id, row.split) for row in self.rows if row.primary}
+        rows = []
+        for row in self.rows:
+            place = row.lesion_id, row.split
+            rows.append(row if place in judged or row.split == "extra" else replace(row, primary=True))
+            judged.add(place)
+        return replace(self, rows=tuple(rows))
+
     def check_disjoint(self) -> None:
         """Raise DataError where a lesion, patient or near-duplicate group has images in two of train, val and test.
 
         `extra` counts as training data. Every path into training and evaluation calls this.
         """
-        for kind, column in (("lesions", "lesion_id"), ("patients", "patient_id"), ("groups", "group_id")):
+        for kind, column in GROUPINGS:
             torn = torn_groups((getattr(row, column), row.split) for row in self.rows)
             if torn:
                 raise DataError(
@@ -158,53 +173,44 @@ def is_catalog_header(header: Sequence[str]) -> bool:
     return tuple(header) == _COLUMNS
 
 
-def parse_flag(text: str) -> bool | None:
-    """A yes or no as tables and spreadsheets write it (1, 1.0, true), None for anything else."""
-    return _FLAGS.get(text.lower())
-
-
 def read_catalog_csv(path: Path) -> Catalog:
-    """Read a table written by `Catalog.to_csv`.
+    """Read a table written by `Catalog.to_csv`, or saved again by a spreadsheet.
 
     Raises:
         DataError: on a foreign header or malformed rows; all of them at once.
     """
     rows: list[Row] = []
     problems: list[str] = []
-    with path.open(encoding="utf-8-sig", newline="") as stream:
-        reader = csv.DictReader(stream)
-        if not is_catalog_header(reader.fieldnames or ()):
-            raise DataError(
-                f"{path}: expected the columns {','.join(_COLUMNS)}; found {','.join(reader.fieldnames or ())}",
-                "Pass a table written by `lentigo data split`.",
-            )
-        for number, record in enumerate(reader, start=2):
-            row = _parse_record(record)
-            if row is None:
-                problems.append(f"line {number}")
-            else:
-                rows.append(row)
+    header, records = parse_csv(path.read_bytes().decode("utf-8-sig"), path)
+    if not is_catalog_header(header):
+        raise DataError(
+            f"{path}: expected the columns {','.join(_COLUMNS)}; found {','.join(header)}",
+            "Pass a table written by `lentigo data split`.",
+        )
+    for line, cells in records:
+        row = _parse_record(dict(zip(header, cells, strict=True))) if len(cells) == len(header) else None
+        if row is None:
+            problems.append(f"line {line}")
+        else:
+            rows.append(row)
     if problems:
         raise DataError(
             f"{path}: {len(problems)} malformed rows: {first_five(problems)}",
-            "Write the table again with `lentigo data split`; has_lesion_id and primary are 1 or 0.",
+            "Write the table again with `lentigo data split`; has_lesion_id and primary are 1 or 0, "
+            "age_years is 0 to 120 or empty.",
         )
     return Catalog(tuple(rows), path.stem, synthetic=any(row.dx_type == "synthetic" for row in rows))
 
 
 def _parse_record(record: dict[str, str]) -> Row | None:
-    if None in record or None in record.values():
-        return None
     label = find_label(record["label"])
     has_lesion_id, primary = parse_flag(record["has_lesion_id"]), parse_flag(record["primary"])
     try:
-        age_years = float(record["age_years"]) if record["age_years"] else None
+        age_years = parse_age(record["age_years"])
         width, height = int(record["width"]), int(record["height"])
     except ValueError:
         return None
     if label is None or has_lesion_id is None or primary is None:
-        return None
-    if age_years is not None and not math.isfinite(age_years):
         return None
     if record["split"] not in ("", *SPLITS) or not record["image_id"] or not record["lesion_id"]:
         return None

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from lentigo.core.taxonomy import CLASS_CODES
-from lentigo.data.catalog import SPLITS, Catalog, Row, side, torn_groups
+from lentigo.data.catalog import GROUPINGS, SPLITS, Catalog, Row, side, torn_groups
 from lentigo.data.duplicates import DuplicatePair, near_duplicate_pairs
 from lentigo.data.fingerprints import Fingerprint, fingerprint
 from lentigo.data.sources import SourceProblem, scan_source
@@ -28,6 +28,8 @@ _SEVERITY: dict[str, Severity] = {
     "tiny-class": "warning",
     "tiny-image": "warning",
     "no-lesion-id": "warning",
+    "no-primary": "note",
+    "unused-column": "note",
     "grayscale-mixed": "note",
 }
 """Kinds that are no errors; three kinds of duplicates decide case by case."""
@@ -38,6 +40,15 @@ _TEXTS = {
     "malformed-row": ("rows cannot be read", "Correct the rows."),
     "empty-id": ("rows have no image id", "Fill in the ids."),
     "unknown-split": ("rows or folders name an unknown split", f"Use {', '.join(SPLITS)}."),
+    "outside-class-folder": (
+        "image files lie beside the class folders",
+        "Move them into the folder of their class, or away.",
+    ),
+    "no-primary": (
+        "lesions had no image with primary = 1 in their split, so their first image is used",
+        "Mark the image to judge where it should be another one.",
+    ),
+    "unused-column": ("columns are not used", "Rename those whose meaning Lentigo knows; the rest do no harm."),
     "zero-byte": ("files are empty (0 bytes)", "Copy or download them again."),
     "truncated": ("images are truncated or damaged", "Copy or download them again."),
     "not-an-image": ("files are not images", "Remove them, or convert them to JPEG or PNG."),
@@ -54,6 +65,14 @@ _TEXTS = {
     ),
     "lesion-across-splits": (
         "lesions have images in more than one of train, val and test",
+        "Make a new split with `lentigo data split`.",
+    ),
+    "patient-across-splits": (
+        "patients have images in more than one of train, val and test",
+        "Make a new split with `lentigo data split`.",
+    ),
+    "group-across-splits": (
+        "groups have images in more than one of train, val and test",
         "Make a new split with `lentigo data split`.",
     ),
     "near-duplicate-across-splits": (
@@ -137,12 +156,12 @@ def check_source(
         DataError: where the source as a whole cannot be read.
     """
     start = time.perf_counter()
-    catalog, problems = scan_source(source, images=images)
+    catalog, problems, notes = scan_source(source, images=images)
     prints = fingerprint(catalog.rows, threads=threads, progress=progress)
     searched = prints if near_duplicates else [_without_thumbnail(item) for item in prints]
     pairs = near_duplicate_pairs(searched, threads=threads)
     findings = [
-        *_source_findings(problems),
+        *_source_findings([*problems, *notes]),
         *_image_findings(catalog.rows, prints),
         *_label_findings(catalog),
         *_duplicate_findings(catalog, pairs),
@@ -220,10 +239,7 @@ def _label_findings(catalog: Catalog) -> list[Finding]:
                 if len(labels) > 1
             ),
         ),
-        *_findings(
-            "lesion-across-splits",
-            torn_groups((row.lesion_id, row.split) for row in catalog),
-        ),
+        *_torn_findings(catalog),
         *_findings("synthetic-mixed", drawn if len(drawn) < len(catalog) else []),
         *_findings(
             "tiny-class",
@@ -231,6 +247,13 @@ def _label_findings(catalog: Catalog) -> list[Finding]:
         ),
         *_findings("no-lesion-id", (row.image_id for row in catalog if not row.has_lesion_id)),
     ]
+
+
+def _torn_findings(catalog: Catalog) -> Iterator[Finding]:
+    """What `Catalog.check_disjoint` refuses."""
+    for name, column in GROUPINGS:
+        torn = torn_groups((getattr(row, column), row.split) for row in catalog)
+        yield from _findings(f"{name.removesuffix('s')}-across-splits", torn)
 
 
 def _duplicate_findings(catalog: Catalog, pairs: Sequence[DuplicatePair]) -> list[Finding]:

@@ -92,7 +92,7 @@ def near_duplicate_pairs(fingerprints: Sequence[Fingerprint], *, threads: int = 
 
 
 def merge_groups(catalog: Catalog, pairs: Sequence[DuplicatePair]) -> dict[str, str]:
-    """image_id -> group id: lesions joined by a duplicate pair or a patient are one group.
+    """image_id -> group id: lesions joined by a duplicate pair, a patient or a group id are one group.
 
     A group is named by its smallest lesion id, whatever the order of the rows.
 
@@ -107,7 +107,8 @@ def merge_groups(catalog: Catalog, pairs: Sequence[DuplicatePair]) -> dict[str, 
             "Search for duplicates in the same catalogue.",
         )
     doubles = [(lesion_of[pair.first], lesion_of[pair.second]) for pair in pairs]
-    group_of = _join(lesion_of.values(), [*doubles, *_lesions_by(catalog.rows, "patient_id")])
+    given = [*_lesions_by(catalog.rows, "patient_id"), *_lesions_by(catalog.rows, "group_id")]
+    group_of = _join(lesion_of.values(), [*doubles, *given])
     return {image_id: group_of[lesion] for image_id, lesion in lesion_of.items()}
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lentigo.core.errors import ConfigError, DataError
+from lentigo.core.errors import ConfigError, DataError, first_five
 from lentigo.core.taxonomy import CLASS_CODES
 from lentigo.data.catalog import Catalog
 from lentigo.data.duplicates import Fingerprint, fingerprint, merge_groups, near_duplicate_pairs
@@ -66,7 +66,8 @@ def make_splits(
 
     Raises:
         ConfigError: for fractions and folds together, and where `out` does not end in .csv.
-        DataError: for bad data, for impossible splits, and where a file exists and `force` is false.
+        DataError: for bad data and, with `near_duplicates`, images that cannot be decoded, for impossible splits,
+            and where a file exists and `force` is false.
     """
     if folds is not None and fractions is not None:
         raise ConfigError("expected --fractions or --folds; found both", "Pass one of them.")
@@ -82,6 +83,7 @@ def make_splits(
     catalog = load_catalog(source, images=images)
     if near_duplicates:
         fingerprints = fingerprint(catalog.rows, threads=os.cpu_count() or 1, progress=progress)
+        _refuse_broken(fingerprints)
         groups = merge_groups(catalog, near_duplicate_pairs(fingerprints))
         catalog = _with_file_facts(catalog, fingerprints)
     else:
@@ -101,10 +103,21 @@ def make_splits(
         assert folds is not None
         fold = fold_assignment(catalog, folds, seed, groups, allow_missing_classes=allow_missing_classes)
         catalogs = [_with_fold_as_val(catalog, fold, held_out) for held_out in range(folds)]
+    # Lesions come here from `extra`, where none of their images need be primary.
+    catalogs = [part.with_judged_images() for part in catalogs]
     for part, file in zip(catalogs, files, strict=True):
         check_group_disjoint(part, groups)
         part.to_csv(file)
     return MadeSplits(tuple(catalogs), tuple(files), len(set(groups.values())))
+
+
+def _refuse_broken(fingerprints: Sequence[Fingerprint]) -> None:
+    broken = [item.detail for item in fingerprints if item.problem]
+    if broken:
+        raise DataError(
+            f"{len(broken)} of {len(fingerprints)} images cannot be read: {first_five(broken)}",
+            "Restore the files or remove their rows; `lentigo data check` lists them all by kind.",
+        )
 
 
 def _with_file_facts(catalog: Catalog, fingerprints: Sequence[Fingerprint]) -> Catalog:

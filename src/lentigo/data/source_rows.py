@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -10,6 +9,8 @@ from pathlib import Path
 
 from lentigo.core.taxonomy import CLASS_CODES, find_label, suggest_class
 from lentigo.data.catalog import SPLITS, Catalog, Row
+from lentigo.data.csv_cells import known
+from lentigo.data.folders import files_below
 from lentigo.data.images import IMAGE_SUFFIXES
 
 PROBLEM_KINDS = (
@@ -19,6 +20,7 @@ PROBLEM_KINDS = (
     "malformed-row",
     "empty-id",
     "unknown-split",
+    "outside-class-folder",
 )
 
 _SPLIT_ALIASES = {
@@ -28,13 +30,11 @@ _SPLIT_ALIASES = {
     "validation": "val",
     "testing": "test",
 }
-_UNKNOWN = ("", "unknown", "nan", "na", "n/a", "none", "null")
-_MAX_AGE_YEARS = 120.0
 
 
 @dataclass(frozen=True, slots=True)
 class SourceProblem:
-    """One unusable row or folder. `kind` is one of `PROBLEM_KINDS`; `example` names the culprit."""
+    """One unusable row, file or folder. `kind` is one of `PROBLEM_KINDS`; `example` names the culprit."""
 
     kind: str
     example: str
@@ -43,16 +43,24 @@ class SourceProblem:
 
 @dataclass
 class RowCollector:
-    """Gathers the rows and problems of one source, so that all problems are told at once."""
+    """Gathers the rows and problems of one source, so that all problems are told at once.
+
+    `notes` spoil nothing and are for `lentigo data check` alone; their kinds are "unused-column" and "no-primary".
+    """
 
     layout: str
     rows: list[Row] = field(default_factory=list)
     problems: list[SourceProblem] = field(default_factory=list)
+    notes: list[SourceProblem] = field(default_factory=list)
     _first_place: dict[str, str] = field(default_factory=dict)
 
     def problem(self, kind: str, example: str, detail: str) -> None:
         """Note one problem."""
         self.problems.append(SourceProblem(kind, example, detail))
+
+    def note(self, kind: str, example: str, detail: str) -> None:
+        """Note what is worth knowing and no problem."""
+        self.notes.append(SourceProblem(kind, example, detail))
 
     def take_id(self, image_id: str, place: str) -> None:
         """Claim an image id; `place` (a line, a file) says where it was found."""
@@ -104,10 +112,13 @@ class ImageFinder:
         self.root = root
         self._relocated = relocated
         self._listings: dict[str, frozenset[str]] = {}
-        self._by_stem: dict[str, str] | None = None
+        self._by_name: dict[str, Path] | None = None
 
     def find(self, image_id: str, file: str = "") -> Path | None:
-        """The file of an image: `file` where the source names one, else any image file called `image_id`."""
+        """The file of an image: `file` where the source names one, else any image file called `image_id`.
+
+        An id may be a file name: that file, or, where there is none, one of that name with another ending.
+        """
         if file:
             # A table written on Windows has backslashes; no image data set has them in file names.
             path = os.path.join(self.root, file.replace("\\", "/"))
@@ -116,10 +127,9 @@ class ImageFinder:
                 return Path(path)
             if not self._relocated:
                 return None
-        if self._by_stem is None:
-            self._by_stem = _index_by_stem(self.root)
-        found = self._by_stem.get(image_id)
-        return Path(found) if found else None
+        if self._by_name is None:
+            self._by_name = _index_by_name(self.root)
+        return self._by_name.get(image_id) or self._by_name.get(bare_id(image_id))
 
     def _listing(self, folder: str) -> frozenset[str]:
         if folder not in self._listings:
@@ -130,41 +140,28 @@ class ImageFinder:
         return self._listings[folder]
 
 
-def _index_by_stem(root: Path) -> dict[str, str]:
-    """Image id -> file below `root`. Of several, JPEG wins over masks in PNG, then the first path."""
+def _index_by_name(root: Path) -> dict[str, Path]:
+    """Name with and without its ending -> file below `root`. Of several, JPEG wins over masks in PNG, then the first.
+
+    What is missing is told row by row, so folders that may not be read do not matter.
+    """
     ranks: dict[str, tuple[int, str]] = {}
-    for folder, folders, names in os.walk(root):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in names:
-            stem, suffix = os.path.splitext(name)
-            suffix = suffix.lower()
-            if suffix in IMAGE_SUFFIXES and not name.startswith("."):
-                candidate = (IMAGE_SUFFIXES.index(suffix), os.path.join(folder, name))
-                ranks[stem] = min(candidate, ranks.get(stem, candidate))
-    return {stem: path for stem, (_, path) in ranks.items()}
+    for path in files_below(root, skip_unreadable=True):
+        if path.suffix.lower() in IMAGE_SUFFIXES:
+            candidate = (IMAGE_SUFFIXES.index(path.suffix.lower()), str(path))
+            for name in (path.stem, path.name):
+                ranks[name] = min(candidate, ranks.get(name, candidate))
+    return {name: Path(path) for name, (_, path) in ranks.items()}
+
+
+def bare_id(name: str) -> str:
+    """An image id without folders and without the ending of an image file, as tables often give it."""
+    name = name.replace("\\", "/").rpartition("/")[2]
+    stem, suffix = os.path.splitext(name)
+    return stem if suffix.lower() in IMAGE_SUFFIXES else name
 
 
 def parse_split(name: str) -> str | None:
     """One of `SPLITS`, empty for an empty name, None for an unknown one."""
-    name = name.strip().lower()
-    return "" if name in _UNKNOWN else _SPLIT_ALIASES.get(name)
-
-
-def parse_age(text: str) -> float | None:
-    """Age in years, None where it is unknown.
-
-    Raises:
-        ValueError: where the text is no number of 0..120.
-    """
-    if text.lower() in _UNKNOWN:
-        return None
-    age_years = float(text)
-    if not (math.isfinite(age_years) and 0 <= age_years <= _MAX_AGE_YEARS):
-        raise ValueError(text)
-    return age_years
-
-
-def known(text: str) -> str:
-    """A lower-case cell, empty where it says that the value is unknown."""
-    text = text.lower()
-    return "" if text in _UNKNOWN else text
+    name = known(name.strip().lower())
+    return _SPLIT_ALIASES.get(name) if name else ""

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterator
+import difflib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lentigo.core.errors import DataError
 from lentigo.core.taxonomy import NUM_CLASSES, find_label
-from lentigo.data.catalog import Catalog, Row, is_catalog_header, parse_flag, read_catalog_csv
-from lentigo.data.source_rows import ImageFinder, RowCollector, known, parse_age
+from lentigo.data.catalog import Catalog, Row, is_catalog_header, read_catalog_csv
+from lentigo.data.csv_cells import known, parse_age, parse_csv, parse_flag, parse_number
+from lentigo.data.images import IMAGE_SUFFIXES
+from lentigo.data.source_rows import ImageFinder, RowCollector, bare_id
 
 HAM = "HAM10000 table"
 ISIC = "ISIC one-hot table"
 CATALOG = "Lentigo catalogue"
 TABLE_SUFFIXES = (".csv", ".tsv", ".txt")
 
-_HAM_REQUIRED = {"image_id", "lesion_id", "dx"}
+_HAM_REQUIRED = ("image_id", "lesion_id", "dx")
+_ISIC_ID = "image"
+_OPTIONAL = ("patient_id", "dx_type", "age", "sex", "localization", "primary", "split", "file")
+"""Columns that both layouts may have."""
 _OTHER_DIAGNOSES = ("unk", "scc")
 """ISIC columns that are diagnoses but none of the seven classes."""
 _LESION_GROUPS = "*[Ll]esion[Gg]roupings.csv"
@@ -37,10 +41,10 @@ class Table:
         """The layout that the header announces, or None."""
         if is_catalog_header(self.header):
             return CATALOG
-        if set(self.header) >= _HAM_REQUIRED:
+        if set(self.header) >= set(_HAM_REQUIRED):
             return HAM
         labels = {find_label(name) for name in self.header} - {None}
-        return ISIC if "image" in self.header and len(labels) == NUM_CLASSES else None
+        return ISIC if _ISIC_ID in self.header and len(labels) == NUM_CLASSES else None
 
     def rows(self, out: RowCollector) -> Iterator[tuple[str, dict[str, str]]]:
         """(place, cells by column) of every record; those of a wrong length become problems."""
@@ -57,7 +61,7 @@ def read_table(path: Path) -> Table:
     """Read a CSV file in UTF-8, with or without BOM, separated by commas, semicolons or tabs.
 
     Raises:
-        DataError: where the file is empty, not UTF-8, not CSV, or names a column twice.
+        DataError: where the file cannot be read, is empty, not UTF-8, not CSV, or names a column twice.
     """
     try:
         text = path.read_bytes().decode("utf-8-sig")
@@ -65,20 +69,7 @@ def read_table(path: Path) -> Table:
         raise DataError(f"{path} is not UTF-8 text: {error}", "Save the table as CSV in UTF-8.") from None
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}", "Check the path and its permissions.") from None
-    first_line = text.lstrip().partition("\n")[0]
-    delimiter = max(",;\t", key=first_line.count)  # spreadsheets write semicolons where the comma is decimal
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    try:
-        records = tuple((reader.line_num, cells) for cells in reader if any(cells))
-    except csv.Error as error:
-        raise DataError(f"{path}, line {reader.line_num}: not a CSV table: {error}", "Save it as CSV.") from None
-    if not records:
-        raise DataError(f"{path} is empty; expected a table with a header", "Download or write the file again.")
-    header = tuple(cell.strip().lower() for cell in records[0][1])
-    if len(set(header)) < len(header):
-        twice = sorted({name for name in header if header.count(name) > 1})
-        raise DataError(f"{path} has columns twice: {', '.join(twice)}", "Give every column its own name.")
-    return Table(path, header, records[1:])
+    return Table(path, *parse_csv(text, path))
 
 
 def scan_table(table: Table, images: Path | None, out: RowCollector) -> Catalog:
@@ -103,40 +94,64 @@ def _scan_catalog(path: Path, finder: ImageFinder, out: RowCollector) -> Catalog
 
 
 def _scan_ham(table: Table, finder: ImageFinder, out: RowCollector) -> Catalog:
+    _note_unused(table, (*_HAM_REQUIRED, *_OPTIONAL), out)
     for place, cells in table.rows(out):
-        before = len(out.problems)
-        image_id = cells["image_id"]
-        out.take_id(image_id, place)
-        label = out.take_class(cells["dx"], image_id or place)
-        split = out.take_split(cells.get("split", ""), image_id or place)
-        age_years = _take_age(cells.get("age", ""), place, out)
-        primary = _take_primary(cells.get("primary"), place, out)
-        file = _find_file(image_id, cells.get("file", ""), finder, out) if image_id else None
-        if file is None or len(out.problems) > before:
-            continue
-        out.rows.append(
-            Row(
-                image_id=image_id,
-                path=file,
-                label=label,
-                lesion_id=cells["lesion_id"] or image_id,
-                has_lesion_id=bool(cells["lesion_id"]),
-                patient_id=known(cells.get("patient_id", "")),
-                age_years=age_years,
-                sex=known(cells.get("sex", "")),
-                site=known(cells.get("localization", "")),
-                dx_type=cells.get("dx_type", ""),
-                primary=primary,
-                split=split,
-            )
-        )
+        _take_row(cells["image_id"], cells["dx"], known(cells["lesion_id"]), cells, place, finder, out)
     return out.catalog(table.path.stem, mark_primary="primary" not in table.header)
+
+
+def _take_row(
+    image_id: str,
+    diagnosis: str,
+    lesion_id: str,
+    cells: dict[str, str],
+    place: str,
+    finder: ImageFinder,
+    out: RowCollector,
+) -> None:
+    """One row of a table, `_OPTIONAL` columns from `cells`; or what is wrong with it."""
+    before = len(out.problems)
+    out.take_id(image_id, place)
+    label = out.take_class(diagnosis, image_id or place)
+    split = out.take_split(cells.get("split", ""), image_id or place)
+    age_years = _take_age(cells.get("age", ""), place, out)
+    primary = _take_primary(cells.get("primary"), place, out)
+    file = _find_file(image_id, cells.get("file", ""), finder, out) if image_id else None
+    if file is None or len(out.problems) > before:
+        return
+    out.rows.append(
+        Row(
+            image_id=image_id,
+            path=file,
+            label=label,
+            lesion_id=lesion_id or image_id,
+            has_lesion_id=bool(lesion_id),
+            patient_id=known(cells.get("patient_id", "")),
+            age_years=age_years,
+            sex=known(cells.get("sex", "")).lower(),
+            site=known(cells.get("localization", "")).lower(),
+            dx_type=cells.get("dx_type", ""),
+            primary=primary,
+            split=split,
+        )
+    )
+
+
+def _note_unused(table: Table, used: Iterable[str], out: RowCollector) -> None:
+    """Columns that are not read; one that was meant to be may be misspelt."""
+    absent = [name for name in used if name not in table.header]
+    for name in table.header:
+        if name not in used:
+            near = difflib.get_close_matches(name, absent, n=1, cutoff=0.75)
+            out.note(
+                "unused-column", name, (name or "one without a name") + (f" (did you mean {near[0]}?)" if near else "")
+            )
 
 
 def _find_file(image_id: str, file: str, finder: ImageFinder, out: RowCollector) -> Path | None:
     found = finder.find(image_id, file)
     if found is None:
-        wanted = file or f"{image_id}.jpg"
+        wanted = file or (image_id if image_id.lower().endswith(IMAGE_SUFFIXES) else f"{image_id}.jpg")
         out.problem("missing-file", image_id, f"image {image_id!r}: no file {wanted} below {finder.root}")
     return found
 
@@ -160,29 +175,25 @@ def _take_primary(text: str | None, place: str, out: RowCollector) -> bool:
 
 def _scan_isic(table: Table, finder: ImageFinder, out: RowCollector) -> Catalog:
     columns = [name for name in table.header if find_label(name) is not None or name in _OTHER_DIAGNOSES]
-    lesions = _read_lesion_groups(table.path.parent)
+    _note_unused(table, (_ISIC_ID, *columns, "lesion_id", *_OPTIONAL), out)
+    groups = _read_lesion_groups(table.path.parent)
     for place, cells in table.rows(out):
-        before = len(out.problems)
-        image_id = cells["image"]
-        out.take_id(image_id, place)
+        image_id = cells[_ISIC_ID]
         diagnosis = _one_hot({name: cells[name] for name in columns})
         if diagnosis is None:
+            out.take_id(image_id, place)
             found = ",".join(cells[name] for name in columns)
             out.problem("malformed-row", place, f"{place}: expected one 1 and zeros; found {found}")
             continue
-        label = out.take_class(diagnosis, image_id or place)
-        file = _find_file(image_id, "", finder, out) if image_id else None
-        if file is None or len(out.problems) > before:
-            continue
-        lesion_id = lesions.get(image_id, "")
-        out.rows.append(Row(image_id, file, label, lesion_id or image_id, has_lesion_id=bool(lesion_id)))
-    return out.catalog(table.path.stem, mark_primary=True)
+        lesion_id = known(cells.get("lesion_id", "")) or groups.get(bare_id(image_id), "")
+        _take_row(image_id, diagnosis, lesion_id, cells, place, finder, out)
+    return out.catalog(table.path.stem, mark_primary="primary" not in table.header)
 
 
 def _one_hot(cells: dict[str, str]) -> str | None:
     """The only column with a one, or None where the others are not all zero."""
     try:
-        values = {name: float(cell) for name, cell in cells.items()}
+        values = {name: parse_number(cell) for name, cell in cells.items()}
     except ValueError:
         return None
     hot = [name for name, value in values.items() if value == 1.0]
@@ -196,7 +207,7 @@ def _read_lesion_groups(folder: Path) -> dict[str, str]:
 
 
 def read_lesions(path: Path, id_columns: tuple[str, ...]) -> dict[str, str]:
-    """Image id -> lesion id from a small table; a file name stands for the id without its ending.
+    """Image id -> lesion id from a small table; a file name stands for the id without folders and ending.
 
     Raises:
         DataError: where the table lacks a column or has malformed rows.
@@ -215,4 +226,4 @@ def read_lesions(path: Path, id_columns: tuple[str, ...]) -> dict[str, str]:
             f"{path}: {len(out.problems)} malformed rows, the first: {out.problems[0].detail}",
             "Correct the rows.",
         )
-    return {Path(cells[column].replace("\\", "/")).stem: cells["lesion_id"] for cells in rows}
+    return {bare_id(cells[column]): known(cells["lesion_id"]) for cells in rows}

@@ -6,7 +6,6 @@ and returns them.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +15,8 @@ from lentigo.core.errors import ConfigError, DataError, first_five
 from lentigo.core.taxonomy import NUM_CLASSES, find_label
 from lentigo.data.catalog import Catalog, Row
 from lentigo.data.containers import is_image_array, load_npz_array, npz_headers
+from lentigo.data.folders import files_below
+from lentigo.data.images import IMAGE_SUFFIXES
 from lentigo.data.pack import read_pack
 from lentigo.data.source_rows import PROBLEM_KINDS, RowCollector, SourceProblem, parse_split
 from lentigo.data.source_tables import TABLE_SUFFIXES, read_lesions, read_table, scan_table
@@ -24,7 +25,7 @@ __all__ = ["PROBLEM_KINDS", "SourceProblem", "load_catalog", "scan_source"]
 
 KNOWN_LAYOUTS = """\
   HAM10000 CSV: image_id, lesion_id, dx [, patient_id, dx_type, age, sex, localization, primary, split, file]
-  ISIC one-hot CSV: image, MEL, NV, BCC, AKIEC, BKL, DF, VASC [, UNK]
+  ISIC one-hot CSV: image, MEL, NV, BCC, AKIEC, BKL, DF, VASC [, UNK, lesion_id, and the others of HAM10000]
   a catalogue CSV written by `lentigo data split`
   a folder with one subfolder per class (mel/, nv/, ...), or train/ val/ test/ with class folders in them
   a MedMNIST .npz (DermaMNIST); a .parquet pack written by `lentigo data pack`"""
@@ -43,6 +44,7 @@ _REMEDIES = {
     "malformed-row": "correct the rows",
     "empty-id": "fill in the ids",
     "unknown-split": "use train, val, test or extra",
+    "outside-class-folder": "move the images into class folders, or away",
 }
 
 
@@ -64,14 +66,16 @@ def load_catalog(source: Path, *, images: Path | None = None) -> Catalog:
     return catalog
 
 
-def scan_source(source: Path, *, images: Path | None = None) -> tuple[Catalog, list[SourceProblem]]:
-    """The usable rows and all problems of a data set; lesions in two splits are not looked for.
+def scan_source(
+    source: Path, *, images: Path | None = None
+) -> tuple[Catalog, list[SourceProblem], list[SourceProblem]]:
+    """The usable rows, all problems and all notes of a data set; lesions in two splits are not looked for.
 
     Raises:
         DataError: where the source as a whole cannot be read.
     """
     out, catalog = _scan(Path(source), images)
-    return catalog, out.problems
+    return catalog, out.problems, out.notes
 
 
 def _summary(source: Path, out: RowCollector) -> DataError:
@@ -87,6 +91,16 @@ def _summary(source: Path, out: RowCollector) -> DataError:
 
 
 def _scan(source: Path, images: Path | None) -> tuple[RowCollector, Catalog]:
+    """The rows as the layout gives them, but for every lesion one judged image in its split."""
+    out, given = _scan_layout(source, images)
+    catalog = given.with_judged_images()
+    for before, after in zip(given, catalog, strict=True):
+        if after is not before:
+            out.note("no-primary", after.lesion_id, f"{after.lesion_id} ({after.image_id})")
+    return out, catalog
+
+
+def _scan_layout(source: Path, images: Path | None) -> tuple[RowCollector, Catalog]:
     if images is not None and not images.is_dir():
         raise DataError(f"no folder of images at {images}", "Pass the folder that holds the image files.")
     if not source.exists():
@@ -155,9 +169,12 @@ def _scan_folders(root: Path) -> tuple[RowCollector, Catalog]:
     table = root / _LESION_TABLE
     lesions = read_lesions(table, ("image_id", "file")) if table.is_file() else {}
     folders = _subfolders(root)
+    _report_loose_images(root, root, out)
     if any(parse_split(folder.name) for folder in folders):
         for folder in folders:
             split = out.take_split(folder.name, f"{folder.name}/")
+            if split:
+                _report_loose_images(root, folder, out)
             for class_folder in _subfolders(folder) if split else ():
                 _scan_class_folder(root, class_folder, split, lesions, out)
     else:
@@ -169,20 +186,26 @@ def _scan_folders(root: Path) -> tuple[RowCollector, Catalog]:
     return out, out.catalog(root.resolve().name, mark_primary=True)
 
 
+def _report_loose_images(root: Path, folder: Path, out: RowCollector) -> None:
+    for file in sorted(folder.iterdir()):
+        if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".") and file.is_file():
+            place = _printable(file.relative_to(root))
+            out.problem("outside-class-folder", place, f"{place} lies beside the class folders, so it has no class")
+
+
 def _scan_class_folder(root: Path, folder: Path, split: str, lesions: dict[str, str], out: RowCollector) -> None:
     label = out.take_class(folder.name, f"{folder.relative_to(root).as_posix()}/")
     if label < 0:
         return
     for file in _image_files(folder):
         before = len(out.problems)
-        place = file.relative_to(root).as_posix()
-        if not _is_utf8(place):
-            place = ascii(place)
+        place = _printable(file.relative_to(root))
+        if place != file.relative_to(root).as_posix():
             out.problem("malformed-row", place, f"the file name {place} is not UTF-8 text; rename the file")
             continue
         out.take_id(file.stem, place)
         if len(out.problems) == before:
-            lesion_id = lesions.get(file.stem, "")
+            lesion_id = lesions.get(file.stem) or lesions.get(file.name, "")
             out.rows.append(
                 Row(file.stem, file, label, lesion_id or file.stem, has_lesion_id=bool(lesion_id), split=split)
             )
@@ -190,20 +213,17 @@ def _scan_class_folder(root: Path, folder: Path, split: str, lesions: dict[str, 
 
 def _image_files(folder: Path) -> Iterator[Path]:
     """Files below a class folder in a fixed order, without hidden ones and the usual companions."""
-    for parent, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() not in _NOT_IMAGES:
-                yield Path(parent, name)
+    return (path for path in files_below(folder) if path.suffix.lower() not in _NOT_IMAGES)
 
 
-def _is_utf8(name: str) -> bool:
-    """Whether a file name can be written into a table; names from other encodings hold surrogates."""
+def _printable(path: Path) -> str:
+    """The path as a table can hold it, with escapes where it is not UTF-8: such names hold surrogates."""
+    name = path.as_posix()
     try:
         name.encode()
     except UnicodeEncodeError:
-        return False
-    return True
+        return ascii(name)
+    return name
 
 
 def _scan_medmnist(path: Path) -> tuple[RowCollector, Catalog]:

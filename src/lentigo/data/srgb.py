@@ -47,8 +47,13 @@ def to_srgb(image: Image.Image, name: str) -> Image.Image:
     """
     profile = image.info.get("icc_profile")
     turn = orientation(image)
-    if image.mode == "F" or image.mode.startswith("I"):
-        image = _to_8_bits(image, name)
+    if image.mode in ("F", "I"):
+        raise DataError(
+            f"{name} has 32-bit or signed pixels, for which no white level is agreed",
+            "Save it with 8 or 16 bits a channel.",
+        )
+    if image.mode.startswith("I;16"):
+        image = _to_8_bits(image)
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         if image.mode != "RGBA":  # converting would copy
             image = image.convert("RGBA")
@@ -103,15 +108,10 @@ def _convert(image: Image.Image, name: str) -> Image.Image:
         ) from None
 
 
-def _to_8_bits(image: Image.Image, name: str) -> Image.Image:
+def _to_8_bits(image: Image.Image) -> Image.Image:
     """16-bit grey -> mode L by the high byte, as Pillow itself does for 16-bit RGB."""
     gray = Image.new("L", image.size)
     for top in range(0, image.height, _STRIP_ROWS):
         values = np.asarray(image.crop((0, top, image.width, min(top + _STRIP_ROWS, image.height))))
-        if image.mode == "F" or values.min() < 0 or values.max() > 65535:
-            raise DataError(
-                f"{name} has 32-bit pixels, for which no white level is agreed",
-                "Save it with 8 or 16 bits a channel.",
-            )
-        gray.paste(Image.fromarray((values.astype(np.uint32) >> 8).astype(np.uint8)), (0, top))
+        gray.paste(Image.fromarray((values >> 8).astype(np.uint8)), (0, top))
     return gray

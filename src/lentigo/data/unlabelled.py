@@ -16,6 +16,7 @@ from lentigo.core.errors import DataError, first_five
 from lentigo.core.seeding import derive_seed
 from lentigo.data.catalog import Catalog, Row
 from lentigo.data.duplicates import known_groups
+from lentigo.data.folders import files_below
 from lentigo.data.images import IMAGE_SUFFIXES
 
 UNLABELLED = -1
@@ -98,8 +99,7 @@ def list_photographs(folders: Sequence[Path]) -> tuple[list[Row], int]:
     for folder in folders:
         if not folder.is_dir():
             raise DataError(f"no folder of photographs at {folder}", "Pass a folder that holds image files.")
-        names = (path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file())
-        files = [name for name in names if not any(part.startswith(".") for part in name.parts)]
+        files = [path.relative_to(folder) for path in files_below(folder)]
         images = [name for name in files if name.suffix.lower() in IMAGE_SUFFIXES]
         if not images:
             raise DataError(

@@ -15,6 +15,7 @@ from pathlib import Path
 from lentigo.core.errors import ConfigError, DataError, LentigoError, first_five
 from lentigo.data.containers import is_image_array, npz_headers
 from lentigo.data.dicom import HEADER_BYTES, is_dicom
+from lentigo.data.folders import files_below
 from lentigo.data.images import IMAGE_SUFFIXES, count_frames, decode_bytes, load_image
 from lentigo.deploy.archives import list_entries, read_entry
 from lentigo.deploy.image_input import ImageInput
@@ -151,7 +152,8 @@ def _names_like(part: str, names: list[str]) -> list[str]:
 
 def _expand(path: Path) -> Iterable[Item]:
     if path.is_dir():
-        return (item for file in _walk(path, set()) for item in _frames(file))
+        files = (file for file in files_below(path) if _is_image(file))
+        return (item for file in files for item in _frames(file))
     if not path.is_file():
         raise DataError(f"{path} is no regular file", _KNOWN)
     suffix = path.suffix.lower()
@@ -162,20 +164,8 @@ def _expand(path: Path) -> Iterable[Item]:
     return _from_table(path) if suffix in TABLE_SUFFIXES else _frames(path)
 
 
-def _walk(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
-    """Images below a folder, sorted; folders by their number on disk, so that links in a circle end."""
-    facts = folder.stat()
-    if (facts.st_dev, facts.st_ino) in seen:
-        return
-    seen.add((facts.st_dev, facts.st_ino))
-    for name in sorted(os.listdir(folder)):
-        path = folder / name
-        if name.startswith("."):
-            continue
-        if path.is_dir():
-            yield from _walk(path, seen)
-        elif path.is_file() and (path.suffix.lower() in IMAGE_SUFFIXES or (not path.suffix and _says_dicom(path))):
-            yield path
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES or (not path.suffix and _says_dicom(path))
 
 
 def _says_dicom(path: Path) -> bool:

@@ -21,10 +21,16 @@ def training_rows(catalog: Catalog, config: Config) -> Catalog:
             "Name images of the training splits by their image_id, or drop the setting.",
         )
     rows = in_splits.filter(lambda row: (config.data.include_repeats or row.primary) and row.image_id not in excluded)
-    if not len(rows):
+    if not len(in_splits):
         raise DataError(
             f"no training rows: none of the {len(catalog)} images is in {' or '.join(splits)}",
             "Make a split with `lentigo data split DATA --out split.csv`, then train on split.csv.",
+        )
+    if not len(rows):
+        raise DataError(
+            f"no training rows: of the {len(in_splits)} images in {' or '.join(splits)} {len(excluded)} are excluded "
+            "by name (data.exclude_images), and the others are not primary",
+            "Exclude fewer, or pass --set data.include_repeats=true.",
         )
     return rows
 
