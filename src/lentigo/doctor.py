@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from typing import NamedTuple
 
 from lentigo.core.environment import describe_environment, package_version
-from lentigo.core.errors import MissingExtraError
+from lentigo.core.errors import LentigoError, MissingExtraError
 
 EXTRAS = {
     "train": (
@@ -57,6 +57,7 @@ def examine() -> list[Check]:
         missing = [module for module in modules if find_spec(module) is None]
         found = f'missing {", ".join(missing)}: pip install "lentigo[{extra}]"' if missing else "installed"
         checks.append(Check(f"extra [{extra}]", not missing, found))
+    checks += [_shipped_model(), _browser_runtime()]
     if find_spec("torch"):
         import torch
 
@@ -70,3 +71,26 @@ def examine() -> list[Check]:
         checks.append(Check("cache folder", True, str(cache_folder())))
     checks.append(Check("disk", True, f"{shutil.disk_usage(os.getcwd()).free / 2**30:.1f} GiB free here"))
     return checks
+
+
+def _shipped_model() -> Check:
+    """Whether `lentigo predict` has a model where none is named, and its file is the one exported."""
+    from lentigo.core.shipped import ASSETS, DEFAULT_MODEL
+    from lentigo.deploy.exported import ExportedModel
+
+    folder = ASSETS / DEFAULT_MODEL
+    try:
+        spec = ExportedModel.load(folder)
+        spec.read_graph(folder, spec.default_variant)
+    except LentigoError as error:
+        return Check("shipped model", False, f"{error.message}; install Lentigo again")
+    return Check("shipped model", True, f"{spec.name}, {', '.join(spec.variants)}")
+
+
+def _browser_runtime() -> Check:
+    """Whether the page of `lentigo serve` can judge images in the browser."""
+    from lentigo.deploy.static_site import RUNTIME_REMEDY, missing_runtime
+
+    missing = missing_runtime()
+    found = f"missing {', '.join(missing)}: {RUNTIME_REMEDY}" if missing else "installed"
+    return Check("browser runtime", not missing, found)

@@ -84,19 +84,20 @@ def ask(url: str, **headers: str) -> tuple[int, bytes]:
         return error.code, error.read()
 
 
-def test_it_serves_until_ctrl_c(tiny_model: Path) -> None:
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_it_serves_until_it_is_asked_to_end(tiny_model: Path, end: signal.Signals) -> None:
     with serving(tiny_model, "--threads", 1) as (url, process):
         status, body = ask(f"{url}api/health")
         assert (status, json.loads(body)["model"]) == (200, "tiny")
         assert ask(f"{url}model/model.json")[0] == 200
         assert ask(f"{url}runs")[0] == 404
-        process.send_signal(signal.SIGINT)
+        process.send_signal(end)
         _, said = process.communicate(timeout=20)
         assert process.returncode == 0
     assert "GET /api/health 200" in said
     assert said.rstrip().endswith("stopped")
     assert "Traceback" not in said
-    assert "WARNING" not in said
+    assert "WARNING: this service" not in said
 
 
 def test_runs_are_shown_without_a_model_and_the_token_comes_from_the_environment(tmp_path: Path) -> None:
@@ -109,6 +110,29 @@ def test_runs_are_shown_without_a_model_and_the_token_comes_from_the_environment
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=20)
     assert TOKEN not in said
+
+
+def test_an_empty_token_is_not_taken_for_none(
+    lentigo: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LENTIGO_TOKEN", "")
+    with mock.patch("lentigo.deploy.server.run_server") as run:
+        said = lentigo("serve", "--runs", tmp_path, "--port", 0)
+        given = lentigo("serve", "--runs", tmp_path, "--port", 0, "--token", TOKEN)
+    assert (said.code, given.code, run.call_count) == (2, 0, 1)
+    assert "LENTIGO_TOKEN is set but empty" in said.err
+
+
+@pytest.mark.parametrize("missing", [(), ("ort.wasm.bundle.min.mjs",)])
+def test_a_missing_runtime_is_warned_of(lentigo: Command, tiny_model: Path, missing: tuple[str, ...]) -> None:
+    with (
+        mock.patch("lentigo.deploy.server.run_server") as run,
+        mock.patch("lentigo.deploy.static_site.missing_runtime", return_value=list(missing)),
+    ):
+        said = lentigo("serve", tiny_model, "--port", 0)
+    assert (said.code, run.call_count) == (0, 1), "the page works on the server all the same"
+    for text in ("python tools/vendor_web.py", *missing):
+        assert (text in said.err) == bool(missing)
 
 
 def test_a_taken_port_is_one_clear_error(lentigo: Command, tiny_model: Path) -> None:

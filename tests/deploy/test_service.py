@@ -115,6 +115,34 @@ def test_a_bad_file_among_good_ones_has_its_own_error_and_the_order_stays(client
     assert found[1].remedy
 
 
+def test_a_decoder_that_fails_in_its_own_way_costs_one_image_alone(
+    classifier: Classifier, caplog: pytest.LogCaptureFixture
+) -> None:
+    hostile = SlowClassifier(classifier)
+    hostile.go.set()
+    errors = {"a.jpg": MemoryError("secret"), "b.jpg": RecursionError("secret"), "c.jpg": struct.error("secret")}
+
+    def prepare(image: bytes, name: str) -> Any:
+        if name in errors:
+            raise errors[name]
+        return SlowClassifier.prepare(hostile, image, name)
+
+    hostile.prepare = prepare  # type: ignore[method-assign]
+    client = TestClient(create_app(hostile), base_url=BASE)  # type: ignore[arg-type]
+    said = client.post("/api/predict", files=[("images", (name, jpeg())) for name in (*errors, "d.jpg")])
+    assert said.status_code == 200
+    *failed, fine = TypeAdapter(list[ImageAnswer | ImageProblem]).validate_python(said.json())
+    for one, (name, error) in zip(failed, errors.items(), strict=True):
+        assert isinstance(one, ImageProblem)
+        assert (one.name, one.error) == (name, f"{name} cannot be read ({type(error).__name__})")
+        assert one.remedy
+    assert isinstance(fine, ImageAnswer)
+    assert "MemoryError at prepare:" in caplog.text
+    for text in (said.text, caplog.text):
+        assert "secret" not in text
+    assert ".jpg" not in caplog.text
+
+
 def test_magic_bytes_decide_not_the_announced_type(client: TestClient) -> None:
     files = [
         ("images", ("photo.jpg", b"GIF89a is not all of it", "image/jpeg")),
@@ -223,15 +251,19 @@ def test_what_is_too_large_or_too_many(client: TestClient, contents: list[bytes]
     assert said in answer.json()["error"]
 
 
-def stream_request(app: FastAPI, chunks: list[bytes], *, pause_s: float = 0.0) -> tuple[int, dict[str, Any], int]:
-    """Status, body and how many chunks were asked for, of a body without a length."""
-    asked, sent = 0, []
-    scope = {
+def upload_scope() -> dict[str, Any]:
+    """A request with images, as a server hands it over."""
+    return {
         "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "scheme": "http",
         "path": "/api/predict", "raw_path": b"/api/predict", "root_path": "", "query_string": b"",
         "headers": [(b"host", b"localhost"), (b"content-type", b"multipart/form-data; boundary=b")],
         "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 80),
     }  # fmt: skip
+
+
+def stream_request(app: FastAPI, chunks: list[bytes], *, pause_s: float = 0.0) -> tuple[int, dict[str, Any], int]:
+    """Status, body and how many chunks were asked for, of a body without a length."""
+    asked, sent = 0, []
 
     async def receive() -> dict[str, Any]:
         nonlocal asked
@@ -244,7 +276,7 @@ def stream_request(app: FastAPI, chunks: list[bytes], *, pause_s: float = 0.0) -
     async def send(message: Any) -> None:
         sent.append(message)
 
-    asyncio.run(app(scope, receive, send))
+    asyncio.run(app(upload_scope(), receive, send))
     return sent[0]["status"], json.loads(sent[1]["body"]), asked
 
 
@@ -319,15 +351,52 @@ def test_work_that_takes_too_long_is_given_up(classifier: Classifier) -> None:
     assert not slow.began.acquire(blocking=False), "the two images that waited were dropped"
 
 
+def test_work_for_a_client_who_left_is_dropped(classifier: Classifier, caplog: pytest.LogCaptureFixture) -> None:
+    slow = SlowClassifier(classifier)
+    app = create_app(slow, limits=ServiceLimits(workers=1))  # type: ignore[arg-type]
+    image = HEAD + jpeg() + b"\r\n"
+    messages = [{"type": "http.request", "body": image * 3 + b"--b--\r\n"}, {"type": "http.request"}]
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        if messages:
+            return messages.pop(0)
+        await asyncio.to_thread(slow.began.acquire)
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def ask() -> None:
+        await asyncio.wait_for(app(upload_scope(), receive, send), 20)
+
+    with caplog.at_level(logging.INFO):
+        asyncio.run(ask())
+    assert sent == []
+    assert "POST /api/predict 499" in caplog.text
+    slow.go.set()
+    client = TestClient(app, base_url=BASE)
+    assert client.post("/api/predict", files=images(jpeg())).status_code == 200
+    assert slow.began.acquire(blocking=False)
+    assert not slow.began.acquire(blocking=False), "the two images that waited were dropped"
+    gauges = client.get("/metrics").text
+    assert 'lentigo_requests_total{method="POST",route="/api/predict",status="499"} 1' in gauges
+    assert "lentigo_held_bytes 0" in gauges
+
+
 def test_a_bug_at_one_image_drops_those_that_wait(classifier: Classifier) -> None:
     slow = SlowClassifier(classifier)
 
     def prepare(image: bytes, name: str) -> Any:
-        if name == "bug.jpg":
-            raise RuntimeError
-        return SlowClassifier.prepare(slow, image, name)
+        return classifier.prepare(image, name) if name == "bug.jpg" else SlowClassifier.prepare(slow, image, name)
 
-    slow.prepare = prepare  # type: ignore[method-assign]
+    def judge(pixels: Any) -> Any:
+        if not slow.began.acquire(blocking=False):
+            raise RuntimeError
+        slow.began.release()
+        return classifier.judge(pixels)
+
+    slow.prepare, slow.judge = prepare, judge  # type: ignore[method-assign]
     app = create_app(slow, limits=ServiceLimits(workers=1))  # type: ignore[arg-type]
     client = TestClient(app, base_url=BASE, raise_server_exceptions=False)
     said = client.post("/api/predict", files=images(jpeg(), name="bug.jpg") + images(jpeg(), jpeg(1)))
@@ -593,6 +662,23 @@ def test_monitors_may_ask_for_the_head_alone(client: TestClient, path: str) -> N
     assert client.delete(path).status_code == 405
 
 
+def test_a_path_of_other_methods_names_them(classifier: Classifier, tmp_path: Path) -> None:
+    client = TestClient(create_app(classifier, runs=tmp_path), base_url=BASE)
+    for method, path, allowed in (
+        ("GET", "/api/predict", "POST"),
+        ("HEAD", "/api/predict", "POST"),
+        ("DELETE", "/api/predict", "POST"),
+        ("GET", "/api/suspects", "POST"),
+        ("HEAD", "/api/runs", "GET"),
+    ):
+        said = client.request(method, path)
+        assert (said.status_code, said.headers["allow"]) == (405, allowed), (method, path)
+    said = client.get("/api/predict")
+    assert "method not allowed" in said.json()["error"]
+    assert said.json()["remedy"]
+    assert client.get("/api/predict/other").status_code == 404
+
+
 def test_long_bodies_are_for_images_alone(client: TestClient) -> None:
     for path in ("/api/health", "/api/model", "/nothing/here", "/api/predict/"):
         said = client.request("GET", path, content=bytes(MAX_BODY_BYTES + 1))
@@ -630,6 +716,7 @@ def test_the_page_of_operations_needs_no_script_and_no_other_host(client: TestCl
     page = client.get("/api/docs").text
     assert "POST /api/predict" in page
     assert NOTICE in page
+    assert "`" not in page, "it is HTML, not Markdown"
     assert not re.search(r"<script|style=|https?://|onclick", page)
 
 

@@ -7,6 +7,7 @@ import io
 import json
 import re
 import struct
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,11 @@ from lentigo.data.quality import LIMITS, check_quality
 from lentigo.data.synthetic import write_synthetic
 from lentigo.deploy.activation_map import activation_maps, overlay
 from lentigo.deploy.classifier import Classifier
+from lentigo.deploy.engine import Failure, Outcome
+from lentigo.deploy.inputs import Item
+from lentigo.deploy.outputs import Source
+from lentigo.deploy.prediction import Prediction
+from lentigo.deploy.row_files import write_rows
 from lentigo.deploy.static_site import PAGE_FILES, RUNTIME_FILES
 
 if TYPE_CHECKING:
@@ -163,34 +169,32 @@ def test_no_evidence_gives_an_empty_map(node: Node) -> None:
     assert not node.values(heat).any()
 
 
-ANSWER = {
-    "name": '=evil, "x".jpg',
-    "label": "mel",
-    "confidence": 0.5,
-    "probs": dict.fromkeys(CLASS_CODES, 1 / 7),
-    "malignant_risk": 0.6,
-    "melanoma_risk": 0.5,
-    "operating_points": {},
-    "conformal_set": ["mel", "nv"],
-    "abstain": None,
-    "abstain_reasons": ["a, b"],
-    "quality_flags": [],
-    "outlier": True,
-    "logits": [0.0] * 7,
-    "model": "tiny",
-    "variant": "fp32",
-    "views": 1,
-}
-
-
-def test_exports(node: Node) -> None:
-    text, table = node.call("export.js", [["toJson", [ANSWER]], ["toCsv", [ANSWER]]])
-    assert json.loads(text) == [ANSWER]
-    (row,) = csv.DictReader(io.StringIO(table))
-    assert row["name"] == "'" + ANSWER["name"], "a spreadsheet must not run it"
-    assert float(row["prob_mel"]) == ANSWER["probs"]["mel"]
-    assert (row["conformal_set"], row["abstain"], row["abstain_reasons"]) == ("mel;nv", "", "a, b")
-    assert row["outlier"] == "true"
+def test_saved_results_are_those_of_the_command_line(node: Node, tiny_model: Path, tmp_path: Path) -> None:
+    classifier = Classifier.load(tiny_model)
+    logits = np.random.default_rng(0).normal(scale=2.0, size=(6, 7)).astype(np.float32)
+    names = ['=evil, "x".jpg', "+1.jpg", "-1.jpg", "@x.jpg", "plain.jpg", "läsion 1.png"]
+    flags: list[tuple[str, ...]] = [("blur", "contrast"), *[()] * 5]
+    distances = np.linspace(0, 2, 6, dtype=np.float32)
+    answers: list[Prediction | Failure] = [*classifier.decide(names, logits, flags, distances)]
+    answers += [
+        replace(answers[4], outlier=None, abstain=None),
+        Failure("notes.jpg", "no image, at all", "Convert it."),
+    ]
+    outcomes = [Outcome(Item(one.name, one.name, tmp_path), one) for one in answers]
+    write_rows(outcomes, tmp_path / "rows.csv", Source.of(classifier), "csv")
+    facts = {"spec": classifier.spec.model_dump(mode="json"), "variant": "fp32", "views": 1}
+    plain = [asdict(one) if isinstance(one, Failure) else one.as_dict() for one in answers]
+    cards = [
+        {"prediction": None if "error" in one else one, "problem": one if "error" in one else None, "facts": facts}
+        for one in plain
+    ]
+    text, table, bare = node.call(
+        "export.js", [["toJson", cards], ["toCsv", cards], ["toCsv", [cards[-1] | {"facts": None}]]]
+    )
+    assert json.loads(text) == json.loads(json.dumps(plain))
+    assert table == (tmp_path / "rows.csv").read_text(encoding="utf-8")
+    [row] = csv.DictReader(io.StringIO(bare))
+    assert {key: value for key, value in row.items() if value} == {"name": "notes.jpg", "error": "no image, at all"}
 
 
 def test_words(node: Node, tiny_model: Path) -> None:

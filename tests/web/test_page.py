@@ -6,6 +6,7 @@ import base64
 import csv
 import json
 import re
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -27,7 +28,7 @@ from lentigo.deploy.golden import write_golden
 sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright in this environment")
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Page, Route
 
     from tests.web.conftest import Site
 
@@ -114,7 +115,8 @@ def test_answers_are_those_of_python(page: Page, site: Site, images: list[Path])
     with page.expect_download() as download:
         page.click("#save-csv")
     rows = list(csv.DictReader(download.value.path().read_text(encoding="utf-8").splitlines()))
-    assert [float(row["prob_mel"]) for row in rows] == [one["probs"]["mel"] for one in answers]
+    assert [row["p_mel"] for row in rows] == [f"{one['probs']['mel']:.6f}" for one in answers]
+    assert {row["model"] for row in rows} == {"tiny"}
 
 
 PROFILE = "13-colour-profile.jpg"
@@ -210,7 +212,10 @@ def test_files_that_are_no_images_get_plain_words(page: Page, site: Site, images
         text = card.locator(".failed").inner_text()
         assert words in text
         assert not re.search(r"Error|undefined|null|\bat\b.*:\d", text)
-    assert [one["name"] for one in saved_json(page)] == [images[0].name], "the others are judged all the same"
+    *refused, answered = saved_json(page)
+    assert [one["name"] for one in refused] == list(broken)
+    assert all(set(one) == {"name", "error", "remedy"} for one in refused)
+    assert answered["probs"], "the others are judged all the same"
 
 
 def test_nothing_leaves_the_origin(page: Page, site: Site, images: list[Path]) -> None:
@@ -265,6 +270,20 @@ def test_model_without_calibration_and_linear_head(
     bare.stop()
 
 
+@pytest.mark.parametrize("missing", ["ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"])
+def test_page_without_its_runtime_names_the_remedy(
+    page: Page, site_folder: Path, tiny_model: Path, tmp_path: Path, site_type: type[Site], missing: str
+) -> None:
+    shutil.copytree(site_folder, tmp_path / "site")
+    (tmp_path / "site" / "vendor" / missing).unlink()
+    broken = site_type.serve(tmp_path / "site", tiny_model)
+    page.goto(broken.address)
+    status = page.locator("#status")
+    sync_api.expect(status).to_contain_text("python tools/vendor_web.py", timeout=PATIENCE_MS)
+    assert missing in status.inner_text()
+    broken.stop()
+
+
 @pytest.mark.parametrize("width", [390, 320])
 def test_phones_need_no_sideways_scrolling(page: Page, site: Site, images: list[Path], width: int) -> None:
     page.set_viewport_size({"width": width, "height": 844})
@@ -291,6 +310,28 @@ def test_accessibility(page: Page, site: Site, images: list[Path], scheme: str) 
         found = page.evaluate("axe.run().then(({ violations, passes }) => ({ violations, passes }))")
         assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in found["violations"]] == []
         assert {"color-contrast", "label", "image-alt", "region"} <= {one["id"] for one in found["passes"]}
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_colours_of_the_system_show_choice_and_bars(
+    page: Page, service_address: str, images: list[Path], scheme: str
+) -> None:
+    """Windows' contrast themes take backgrounds away."""
+    page.emulate_media(color_scheme=scheme, forced_colors="active")
+    page.goto(service_address)
+    sync_api.expect(page.locator("#mode")).to_be_visible()
+    judged(page, images[:1])
+    background = "(one) => getComputedStyle(one).backgroundColor"
+    for inner, outer in (
+        (".mode input:checked + span", ".mode input:not(:checked) + span"),
+        (".gauge .fill", ".gauge"),
+        (".gauge .line", ".gauge .fill"),
+        (".bar.left .fill", ".bar.left .track"),
+        (".bar:not(.left) .fill", ".bar:not(.left) .track"),
+    ):
+        found = [page.locator(one).first.evaluate(background) for one in (inner, outer)]
+        without_opacity = {tuple(re.findall(r"[0-9.]+", color)[:3]) for color in found}
+        assert len(without_opacity) == 2, (inner, found)
 
 
 def test_keyboard_alone_is_enough(page: Page, site: Site, images: list[Path]) -> None:
@@ -364,10 +405,98 @@ def test_server_mode_gives_the_same_answers(
     page.locator(".slider input").first.fill("65")
     sync_api.expect(page.locator(".heat").first).to_have_attribute("src", re.compile("^data:image/png"))
     answers = saved_json(page)
+    refused = answers.pop(len(images))
+    assert (refused["name"], set(refused)) == ("notes.jpg", {"name", "error", "remedy"})
     assert len(answers) == 2 * len(images)
     for place, one in enumerate(Classifier.load(tiny_model).predict(images)):
         agrees(answers[place], one.as_dict())
         agrees(answers[place + len(images)], one.as_dict())
+
+
+@pytest.fixture
+def sent(page: Page) -> list[str]:
+    """Addresses of the requests that carry something."""
+    addresses: list[str] = []
+    page.context.on("request", lambda one: addresses.append(one.url) if one.method != "GET" else None)
+    return addresses
+
+
+def held(page: Page, address: str) -> list[Route]:
+    """Requests that wait until a test lets them go."""
+    waiting: list[Route] = []
+
+    def hold(route: Route) -> None:
+        waiting.append(route)
+
+    page.route(address, hold)
+    return waiting
+
+
+def first_of(waiting: list[Route], page: Page) -> Route:
+    """The request that waits, once there is one."""
+    while not waiting:
+        page.wait_for_timeout(50)
+    return waiting.pop(0)
+
+
+def test_images_that_wait_in_the_browser_stay_there(
+    page: Page, service_address: str, images: list[Path], sent: list[str]
+) -> None:
+    graphs = held(page, "**/model/*.onnx*")
+    page.goto(service_address)
+    page.set_input_files("#files", images)
+    page.get_by_label("On the server").check()
+    first_of(graphs, page).continue_()
+    sync_api.expect(page.locator(".judged:not([hidden])")).to_have_count(len(images), timeout=PATIENCE_MS)
+    assert sent == []
+
+
+def test_nothing_more_is_sent_once_the_browser_is_chosen(
+    page: Page, service_address: str, images: list[Path], sent: list[str]
+) -> None:
+    uploads = held(page, "**/api/predict")
+    page.goto(service_address)
+    page.get_by_label("On the server").check()
+    page.set_input_files("#files", images)
+    upload = first_of(uploads, page)
+    page.get_by_label("In this browser").check()
+    upload.continue_()
+    sync_api.expect(page.locator(".judged:not([hidden])")).to_have_count(len(images), timeout=PATIENCE_MS)
+    assert len(sent) == 1
+
+
+def test_a_mode_that_fails_late_does_not_speak_for_the_one_chosen_since(page: Page, service_address: str) -> None:
+    graphs = held(page, "**/model/*.onnx*")
+    page.goto(service_address)
+    graph = first_of(graphs, page)
+    page.get_by_label("On the server").check()
+    status = page.locator("#status")
+    sync_api.expect(status).to_have_text("Ready.", timeout=PATIENCE_MS)
+    graph.abort()
+    first_of(graphs, page).abort()  # it tries again with one thread
+    page.wait_for_timeout(500)
+    assert status.inner_text() == "Ready."
+
+
+def test_going_back_shows_the_mode_that_is_used(page: Page, service_address: str) -> None:
+    page.goto(service_address)
+    page.get_by_label("On the server").check()
+    page.goto(f"{service_address}api/docs")
+    page.go_back()
+    sync_api.expect(page.locator("#mode")).to_be_visible()
+    sync_api.expect(page.get_by_label("In this browser")).to_be_checked()
+    assert page.locator("#promise").inner_text() == "The images do not leave this browser."
+
+
+def test_advice_for_programs_is_not_given_to_visitors(page: Page, service_address: str, images: list[Path]) -> None:
+    refusal = {"error": "lesion.jpg is larger than 32 MiB", "remedy": "Send the images in several requests."}
+    page.route("**/api/predict", lambda route: route.fulfill(status=413, json=refusal))
+    page.goto(service_address)
+    page.get_by_label("On the server").check()
+    said = judged(page, images[:1]).locator(".failed:visible").inner_text()
+    assert refusal["error"] in said
+    assert "requests" not in said
+    assert "Shrink the image" in said
 
 
 def test_another_mode_is_ready_also_with_cards(page: Page, service_address: str, images: list[Path]) -> None:

@@ -10,7 +10,7 @@ import pytest
 from lentigo.core.errors import CheckpointError, ConfigError
 from lentigo.deploy import static_site
 from lentigo.deploy.exported import ExportedModel
-from lentigo.deploy.static_site import PAGE_FILES, RUNTIME_FILES, WEB, build_static
+from lentigo.deploy.static_site import PAGE_FILES, RUNTIME_FILES, WEB, build_static, missing_runtime
 
 
 @pytest.fixture
@@ -55,9 +55,13 @@ def test_empty_folder_is_filled_and_another_refused(runtime: Path, tiny_model: P
 
 
 def test_missing_runtime_is_named(runtime: Path, tiny_model: Path, tmp_path: Path) -> None:
-    (runtime / "vendor" / RUNTIME_FILES[1]).unlink()
-    with pytest.raises(ConfigError, match=RUNTIME_FILES[1]):
+    assert missing_runtime() == []
+    for file in RUNTIME_FILES[1:]:
+        (runtime / "vendor" / file).unlink()
+    with pytest.raises(ConfigError, match=", ".join(RUNTIME_FILES[1:])) as error:
         build_static(tiny_model, tmp_path / "site")
+    assert "python tools/vendor_web.py" in error.value.remedy
+    assert "install it again" in error.value.remedy
     assert not (tmp_path / "site").exists()
 
 

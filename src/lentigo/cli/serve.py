@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +15,8 @@ from lentigo.core.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
     from lentigo.deploy.classifier import Classifier
+
+TOKEN_VARIABLE = "LENTIGO_TOKEN"
 
 
 def serve(
@@ -28,7 +31,7 @@ def serve(
     token: Annotated[
         str | None,
         typer.Option(
-            envvar="LENTIGO_TOKEN", show_envvar=True, help="Secret that requests must carry; best by the environment."
+            envvar=TOKEN_VARIABLE, show_envvar=True, help="Secret that requests must carry; best by the environment."
         ),
     ] = None,
     allow_host: Annotated[
@@ -66,6 +69,11 @@ def serve(
     from lentigo.deploy.limits import ServiceLimits
     from lentigo.deploy.service import create_app
 
+    if token is None and TOKEN_VARIABLE in os.environ:  # an empty variable is taken for none by the parser
+        raise ConfigError(
+            f"{TOKEN_VARIABLE} is set but empty: expected a token there",
+            "Unset it to serve without a token, or find out why it is empty.",
+        )
     if runs is not None and not runs.is_dir():
         raise ConfigError(f"no folder of runs at {runs}", "Pass the folder that holds them, for example --runs runs.")
     found = _find(model, runs_alone=runs is not None)
@@ -83,6 +91,8 @@ def serve(
         url = page_url(listener) + (f"?token={quote(token, safe='')}" if token else "")
         if not is_local(listener):
             _warn(token)
+        if found is not None:
+            _warn_of_missing_runtime()
         console.say(f"Lentigo: {url}    Ctrl-C stops it. Research use only, not a diagnosis.")
         if open_page:
             _open(url)
@@ -113,11 +123,21 @@ def _load(folder: Path) -> Classifier:
 
 
 def _warn(token: str | None) -> None:
-    secret = "" if token else " Anybody there may use it: set a token with LENTIGO_TOKEN."
+    secret = "" if token else f" Anybody there may use it: set a token with {TOKEN_VARIABLE}."
     console.say(
         f"WARNING: this service can be reached from other machines, and images travel unencrypted.{secret}\n"
         "WARNING: put a proxy with HTTPS before it, or use --host 127.0.0.1."
     )
+
+
+def _warn_of_missing_runtime() -> None:
+    from lentigo.deploy.static_site import RUNTIME_REMEDY, missing_runtime
+
+    if missing := missing_runtime():
+        console.say(
+            f"WARNING: this installation lacks the browser's runtime ({', '.join(missing)}).\n"
+            f"WARNING: the page can judge images on the server alone. {RUNTIME_REMEDY}"
+        )
 
 
 def _open(url: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
+import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,9 +17,13 @@ from PIL import Image
 from lentigo.core.errors import LentigoError
 from lentigo.deploy.activation_map import Heat, activation_maps, color
 from lentigo.deploy.classifier import Classifier
+from lentigo.deploy.guard import describe_bug
 from lentigo.deploy.uploads import Upload
 
+log = logging.getLogger("lentigo.service")
+
 Answer = dict[str, Any]
+_REMEDY = "Convert it to PNG or JPEG with another program."
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +65,10 @@ class AnswerPool:
             prepared = self.classifier.prepare(upload.content, upload.name)
         except LentigoError as error:
             return {"name": upload.name, "error": error.message, "remedy": error.remedy}
+        except Exception as error:  # decoders raise anything on hostile files; the other images are answered
+            log.error("no decoding: %s", describe_bug(error))
+            message = f"{upload.name} cannot be read ({type(error).__name__})"
+            return {"name": upload.name, "error": message, "remedy": _REMEDY}
         pixels = prepared.pixels[None]
         judged = self.classifier.judge(pixels)
         flags = [prepared.quality_flags]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import signal
 import socket
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -81,6 +82,8 @@ def run_server(app: FastAPI, listener: socket.socket) -> None:
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=SHUTDOWN_S,
     )
+    # uvicorn ends in order and then raises the signal again, by which SIGTERM would end the process on the spot.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         uvicorn.Server(config).run(sockets=[listener])
     except KeyboardInterrupt:  # raised again by uvicorn after its orderly end

@@ -12,7 +12,7 @@ Images are decoded in memory, answered and forgotten: none is stored, and the lo
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,6 +21,7 @@ from fastapi import APIRouter, FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from lentigo import __version__
 from lentigo.deploy.access import Access
@@ -59,7 +60,7 @@ _PREDICT_REFUSALS = _REFUSALS | {
 }
 _PREDICT_BODY = {
     "required": True,
-    "description": f"One image or more in the field `{FIELD}`: JPEG, PNG, WebP, TIFF, BMP, GIF, HEIC, AVIF or DICOM.",
+    "description": f"Images in the field {FIELD}: JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF, PPM, HEIC or DICOM.",
     "content": {
         "multipart/form-data": {
             "schema": {
@@ -171,13 +172,35 @@ async def _answers(request: Request, pool: AnswerPool, place: Place, heatmap: bo
         async with asyncio.timeout(limits.timeout_s):
             uploads = await receive_images(request, limits, place)
             received = True
-            return await pool.answer(uploads, heatmap=heatmap)
+            return await _unless_left(request, pool.answer(uploads, heatmap=heatmap))
     except TimeoutError:
         if received:
             raise place.gate.refusal(f"no answer within {limits.timeout_s:g} s") from None
         raise Refused(
             408, f"the request did not arrive within {limits.timeout_s:g} s", "Send fewer images at once."
         ) from None
+
+
+async def _unless_left(request: Request, work: Coroutine[Any, Any, list[Answer]]) -> list[Answer]:
+    """The result of `work`, which is cancelled when the client hangs up; the body must have been received.
+
+    Raises:
+        ClientDisconnect: where the client hung up.
+    """
+    working, leaving = asyncio.create_task(work), asyncio.create_task(_left(request))
+    try:
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        raise ClientDisconnect
+    finally:
+        working.cancel()
+        leaving.cancel()
+
+
+async def _left(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def _about_router(classifier: Classifier | None, gate: Gate, metrics: ServiceMetrics) -> APIRouter:
@@ -210,6 +233,9 @@ def _file_router(files: dict[str, SiteFile], home: str) -> APIRouter:
             return found.response(request)
         if not path:
             return RedirectResponse(home, 307)
+        operations = request.app.openapi()["paths"].get(f"/{path}")
+        if operations:  # of other methods; without this route, which matches in full, starlette would say so itself
+            raise HTTPException(405, headers={"allow": ", ".join(operations).upper()})
         raise Refused(404, "there is nothing at this path", "`/` is the page, `/api/docs` lists the operations.")
 
     return router

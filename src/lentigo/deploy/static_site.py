@@ -40,8 +40,17 @@ PAGE_FILES = (
 )
 """What the page consists of; the other files of its folder belong to the service."""
 RUNTIME_FILES = ("LICENCE.txt", "ort-wasm-simd-threaded.wasm", "ort.wasm.bundle.min.mjs")
-"""The runtime, in the folder `vendor` of the page; not in the repository, but in the wheel."""
+"""The runtime, in the folder `vendor` of the page; not in the repository, but in the wheel that `make wheel` builds."""
+RUNTIME_REMEDY = (
+    "Run `python tools/vendor_web.py` in the checkout (it needs npm); where Lentigo was installed from there without "
+    "--editable, install it again after that."
+)
 MODEL_FOLDER = "model"
+
+
+def missing_runtime() -> list[str]:
+    """The files of the browser's runtime that this installation lacks; an installation from git begins without them."""
+    return [file for file in RUNTIME_FILES if not (WEB / "vendor" / file).is_file()]
 
 
 def build_static(model_folder: Path, out: Path) -> Path:
@@ -56,11 +65,11 @@ def build_static(model_folder: Path, out: Path) -> Path:
     graph = spec.read_graph(model_folder, name)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out} already exists", "Choose a new folder, or empty it first.")
-    missing = [file for file in RUNTIME_FILES if not (WEB / "vendor" / file).is_file()]
+    missing = missing_runtime()
     if missing:
         raise ConfigError(
-            f"this installation lacks the browser's runtime: no {missing[0]} in {WEB / 'vendor'}",
-            "Install the wheel, or run `make web` in the checkout.",
+            f"this installation lacks the browser's runtime: expected {', '.join(missing)} in {WEB / 'vendor'}",
+            RUNTIME_REMEDY,
         )
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:

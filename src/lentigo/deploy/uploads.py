@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 FIELD = "images"
 MAX_NAME_CHARACTERS = 120
 _EXAMPLE = "For example: curl -F images=@lesion.jpg -F images=@other.jpg http://127.0.0.1:8000/api/predict"
+_SPLIT = "Send the images in several requests, or shrink them."
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ async def receive_images(request: Request, limits: ServiceLimits, place: Place) 
         async for chunk in request.stream():
             received += len(chunk)
             if received > limits.max_request_bytes:
-                raise _too_large("the request", limits.max_request_bytes)
+                raise _too_large("the request", limits.max_request_bytes, _SPLIT)
             place.hold(len(chunk))
             parser.write(chunk)
         parser.finalize()
@@ -125,7 +126,7 @@ class _Parts:
     def add(self, data: bytes, start: int, end: int) -> None:
         """More bytes of the open part."""
         if len(self.content) + end - start > self.limits.max_file_bytes:
-            raise _too_large(self.name, self.limits.max_file_bytes)
+            raise _too_large(self.name, self.limits.max_file_bytes, "Shrink the image.")
         self.content += data[start:end]
 
     def finish(self) -> None:
@@ -137,12 +138,11 @@ class _Parts:
 def _check_announced(length: str | None, limits: ServiceLimits) -> None:
     """Refuse by the announced length, before anything is received; what really arrives is counted as well."""
     if length is not None and length.isascii() and length.isdecimal() and int(length[:20]) > limits.max_request_bytes:
-        raise _too_large("the request", limits.max_request_bytes)
+        raise _too_large("the request", limits.max_request_bytes, _SPLIT)
 
 
-def _too_large(name: str, limit_bytes: int) -> Refused:
-    size = f"{limit_bytes / MEBIBYTE:g} MiB"
-    return Refused(413, f"{name} is larger than {size}", "Shrink the image, or send the images in several requests.")
+def _too_large(name: str, limit_bytes: int, remedy: str) -> Refused:
+    return Refused(413, f"{name} is larger than {limit_bytes / MEBIBYTE:g} MiB", remedy)
 
 
 def _broken(reason: str) -> Refused:

@@ -33,6 +33,13 @@ function engineOf(name) {
   return started.get(name);
 }
 
+/** The engine for a card by the mode it was added in: it is sent only where that was chosen then and still is. */
+async function engineFor(chosen) {
+  const place = chosen === "server" && mode === "server" ? "server" : "browser";
+  const found = await engineOf(place);
+  return place === "server" && mode !== "server" ? engineFor(chosen) : found; // it may change while the engine starts
+}
+
 async function chooseMode(name) {
   mode = name;
   find("#promise").textContent = PROMISES[name];
@@ -43,7 +50,7 @@ async function chooseMode(name) {
     describeModel(facts);
     if (!cards.some((card) => card.isWaiting)) say("Ready.");
   } catch (error) {
-    say(`The model cannot be used here: ${error.message}`);
+    if (mode === name) say(`The model cannot be used here: ${error.message}${error.remedy ? `. ${error.remedy}` : ""}`);
   }
 }
 
@@ -60,18 +67,20 @@ function addFiles(files) {
   cards.push(...added);
   find("#cards").append(...added.map((card) => card.element));
   updateTools();
-  for (const card of added) queue = queue.then(() => judge(card));
+  const chosen = mode;
+  for (const card of added) queue = queue.then(() => judge(card, chosen));
 }
 
 /** Fill one card. One after the other: the order of answers is that of the files, and memory holds one picture. */
-async function judge(card) {
+async function judge(card, chosen) {
   if (!cards.includes(card)) return;
   const place = `Image ${cards.indexOf(card) + 1} of ${cards.length}`;
   card.setWaiting("Looking …");
   say(`${place}: looking at ${card.file.name} …`);
   try {
-    const { engine, facts } = await engineOf(mode);
-    card.show(await engine.predict(card.file), facts);
+    const { engine, facts } = await engineFor(chosen);
+    card.facts = facts;
+    card.show(await engine.predict(card.file));
     const { verdict, detail } = verdictWords(card.prediction);
     say(`${place}, ${card.file.name}: ${verdict}. ${detail}`);
   } catch (error) {
@@ -92,12 +101,12 @@ function removeCard(card) {
 
 function updateTools() {
   for (const part of ["#results", ".skip"]) find(part).hidden = cards.length === 0;
-  const none = predictions().length === 0;
+  const none = finishedCards().length === 0;
   for (const id of ["save-json", "save-csv", "print"]) find(`#${id}`).disabled = none;
 }
 
-function predictions() {
-  return cards.map((card) => card.prediction).filter((one) => one !== null);
+function finishedCards() {
+  return cards.filter((card) => !card.isWaiting);
 }
 
 function listenForImages() {
@@ -123,8 +132,8 @@ function listenForImages() {
 }
 
 function listenForTools() {
-  find("#save-json").addEventListener("click", () => download(toJson(predictions()), "lentigo.json", "application/json"));
-  find("#save-csv").addEventListener("click", () => download(toCsv(predictions()), "lentigo.csv", "text/csv"));
+  find("#save-json").addEventListener("click", () => download(toJson(finishedCards()), "lentigo.json", "application/json"));
+  find("#save-csv").addEventListener("click", () => download(toCsv(finishedCards()), "lentigo.csv", "text/csv"));
   find("#print").addEventListener("click", () => print());
   addEventListener("beforeprint", () => {
     find("#print-line").textContent = `${find("#model-line").textContent} Printed ${new Date().toLocaleString()}.`;
@@ -140,6 +149,7 @@ function listenForTools() {
 
 async function offerServer() {
   if (!(await ServerEngine.answers())) return;
+  find(`#mode [value="${mode}"]`).checked = true; // browsers that go back restore what was chosen before
   find("#mode").hidden = false;
   find("#mode").addEventListener("change", ({ target }) => chooseMode(target.value));
 }

@@ -14,6 +14,8 @@ export class Card {
     lastNumber += 1;
     this.file = file;
     this.prediction = null;
+    this.problem = null;
+    this.facts = null;
     this.element = document.querySelector("#card").content.cloneNode(true).firstElementChild;
     const name = this.find(".name");
     name.textContent = file.name;
@@ -60,6 +62,7 @@ export class Card {
 
   /** Show why there is no prediction. */
   fail(message, remedy) {
+    this.problem = { name: this.file.name, error: message, remedy };
     this.find(".waiting").hidden = true;
     const failed = this.find(".failed");
     failed.hidden = false;
@@ -67,8 +70,9 @@ export class Card {
     failed.querySelector(".remedy").textContent = remedy;
   }
 
-  /** Show the answer; `judged` comes from an engine, `facts` from its start. */
-  show({ prediction, quality, heat }, { spec, variant, views }) {
+  /** Show the answer of an engine, whose start gave `facts`. */
+  show({ prediction, quality, heat }) {
+    const { spec, variant, views } = this.facts;
     this.prediction = prediction;
     const calibration = findCalibration(spec, variant, views);
     this.find(".waiting").hidden = true;

@@ -3,6 +3,12 @@
 import { CLASSES } from "./facts.js";
 
 const MAX_TRIES = 5;
+const RUNTIME = ["ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"];
+/** What a visitor can do where the service's own advice is for programs; one image a request is sent anyway. */
+const REMEDIES = {
+  408: "Shrink the image, or judge it in this browser instead.",
+  413: "Shrink the image, or judge it in this browser instead.",
+};
 
 /** Words for the user, as the service and the worker send them. */
 class Problem extends Error {
@@ -24,8 +30,9 @@ export class BrowserEngine {
     try {
       this.facts = await this.#open(threads);
     } catch (error) {
-      if (threads === 1) throw error;
       this.#worker.terminate(); // a runtime that has failed to start does not try again in the same worker
+      const missing = await missingRuntime();
+      if (missing || threads === 1) throw missing ?? error;
       this.facts = await this.#open(1);
     }
     return { ...this.facts, views: 1 };
@@ -100,7 +107,7 @@ async function asked(address, options, tries = MAX_TRIES) {
   try {
     response = await fetch(address, options);
   } catch {
-    throw new Problem("The server does not answer.", "Is it still running? Images can be judged in this browser instead.");
+    throw new Problem("the server does not answer", "Is it still running? Images can be judged in this browser instead.");
   }
   if (response.status === 503 && tries > 1) {
     const seconds = Number(response.headers.get("retry-after")) || 1;
@@ -108,8 +115,23 @@ async function asked(address, options, tries = MAX_TRIES) {
     return asked(address, options, tries - 1);
   }
   if (response.ok) return response;
-  const { error, remedy } = await response.json().catch(() => ({ error: `The server answers with ${response.status}.`, remedy: "" }));
-  throw new Problem(error, remedy);
+  const { error, remedy } = await response.json().catch(() => ({ error: `the server answers with ${response.status}`, remedy: "" }));
+  throw new Problem(error, REMEDIES[response.status] ?? remedy);
+}
+
+/** The problem of a page that was installed without its runtime, which no browser can help; else null. */
+async function missingRuntime() {
+  for (const file of RUNTIME) {
+    const response = await fetch(`./vendor/${file}`, { method: "HEAD" }).catch(() => null);
+    // 401: with a token set, the service keeps to itself what it does not have.
+    if ([401, 404].includes(response?.status)) {
+      return new Problem(
+        `the page was installed without its runtime: there is no vendor/${file}`,
+        "Whoever runs it can run `python tools/vendor_web.py` in the checkout, install Lentigo from there again and restart it.",
+      );
+    }
+  }
+  return null;
 }
 
 async function pictureAddress(heat) {
