@@ -16,7 +16,7 @@ import pytest
 
 import lentigo
 from lentigo import api
-from lentigo.core.errors import ConfigError, MissingExtraError
+from lentigo.core.errors import ConfigError, DataError, MissingExtraError
 from lentigo.core.predictions import Predictions
 from lentigo.core.taxonomy import CLASS_CODES, NUM_CLASSES
 from lentigo.data.catalog import Catalog
@@ -128,6 +128,10 @@ def test_errors_are_lentigo_errors(tmp_path: Path) -> None:
         with pytest.raises(lentigo.LentigoError) as caught:
             call(tmp_path / "nothing")  # type: ignore[operator]
         assert caught.value.remedy
+    with pytest.raises(ConfigError, match="expected 1 thread or more; found 0"):
+        lentigo.predict(tmp_path, threads=0)
+    with pytest.raises(DataError, match="expected one path or more; found none"):
+        lentigo.predict([])
     with pytest.raises(ConfigError, match=r"training\.epoch"):
         lentigo.train(tmp_path, "demo", settings={"training.epoch": 3})
 

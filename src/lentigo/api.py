@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from lentigo.core.errors import DataError
 from lentigo.core.run_dir import RunDir
 from lentigo.core.shipped import DEFAULT_MODEL
 
@@ -49,7 +50,7 @@ def load(
     The options are those of `Classifier.load`. No torch is needed.
 
     Raises:
-        ConfigError: for impossible `views` or `threads`.
+        ConfigError: for impossible `views` or `threads`, or a `variant` that no model has.
         CheckpointError: where there is no such model or variant, or a file of it is damaged.
 
     Example:
@@ -79,7 +80,7 @@ def predict(
 
     Raises:
         DataError: where a path does not exist, or nothing is found.
-        ConfigError: for web addresses, or impossible `views` or `threads`.
+        ConfigError: for web addresses, impossible `views` or `threads`, or a `variant` that no model has.
         CheckpointError: where there is no such model or variant, or a file of it is damaged.
 
     Example:
@@ -87,10 +88,14 @@ def predict(
             print(answer.name, answer.error if isinstance(answer, lentigo.Failure) else answer.label)
     """
     from lentigo.deploy.engine import predict_stream
-    from lentigo.deploy.graph_session import usable_cores
+    from lentigo.deploy.graph_session import check_threads, usable_cores
     from lentigo.deploy.inputs import find_items
 
-    items = find_items([paths] if isinstance(paths, str | Path) else paths)
+    check_threads(threads)
+    given = [paths] if isinstance(paths, str | Path) else list(paths)
+    if not given:
+        raise DataError("expected one path or more; found none", "Pass image files, folders or patterns.")
+    items = find_items(given)
     classifier = load(model, variant=variant, views=views, threads=1, quality=quality)
     workers = usable_cores() if threads is None else threads
     return (outcome.answer for outcome in predict_stream(classifier, items, workers=workers))

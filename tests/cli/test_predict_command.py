@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lentigo.cli import console
 from lentigo.core.taxonomy import CLASS_CODES, ISIC_2018_COLUMNS
 from lentigo.data.preprocess import Preprocess
 from lentigo.deploy import engine
@@ -69,6 +70,37 @@ def test_one_image_as_a_table(predict: Command, model: Path) -> None:
     assert f"malignant risk {answer.malignant_risk:.3f}" in said.out
     assert "trained on drawings" in said.err
     assert "not a diagnosis" in said.err
+
+
+@pytest.mark.parametrize("name", ["a[/b].png", "tree/sub/[br].png", "[bold]a[red].png", ":warning:.png"])
+def test_names_are_no_markup(predict: Command, images: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_bytes((images / "03.png").read_bytes())
+    for given in ((name,), (name, "images/04.png")):
+        said = predict(*given)
+        assert said.code == 0, said.err
+        assert name in said.out
+
+
+def test_headers_and_titles_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    """As names of compared systems and of exports are."""
+    console.print_table(("metric", "[b]", "a[/b]"), [("[i]", 1, 2)], title="[red]x against a[/b]")
+    title, headers, _, row = (line.strip() for line in capsys.readouterr().out.splitlines() if line.strip())
+    assert title == "[red]x against a[/b]"
+    assert headers.split() == ["metric", "[b]", "a[/b]"]
+    assert row.split() == ["[i]", "1", "2"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize("options", [("--format", "csv"), ("--json",)])
+def test_a_full_disk_is_told(model: Path, images: Path, options: tuple[str, ...]) -> None:
+    code = "from lentigo.cli.app import main; main()"
+    command = [sys.executable, "-c", code, "predict", "images/03.png", "--model", str(model), *options]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 3
+    assert "error: cannot read or write the output: No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_few_images_as_a_table(predict: Command) -> None:

@@ -9,7 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -210,11 +210,15 @@ def test_the_rule_by_set_size_stands_in(
 def test_every_kind_of_input_is_the_same_image(classifier: Classifier, drawings: list[Pixels], tmp_path: Path) -> None:
     path = tmp_path / "Läsion 病变 #1.png"
     Image.fromarray(drawings[0]).save(path)
-    given: list[ImageInput] = [path, str(path), path.read_bytes(), Image.open(path), drawings[0]]
-    found = classifier.predict(given)
-    assert [one.name for one in found] == [str(path), str(path), "image-3", "image-4", "image-5"]
+    content = path.read_bytes()
+    given: list[ImageInput] = [path, str(path), content, bytearray(content), memoryview(content)]
+    given += [io.BytesIO(content), Image.open(path), drawings[0]]
+    with path.open("rb") as file:
+        found = classifier.predict([*given, file])
+    assert [one.name for one in found] == [str(path)] * 2 + [f"image-{number}" for number in range(3, 10)]
     assert {one.logits for one in found} == {found[0].logits}
     assert {one.quality_flags for one in found} == {found[0].quality_flags}
+    given[5] = io.BytesIO(content)
     for one in given:
         assert len(classifier.predict(one)) == 1
 
@@ -269,8 +273,18 @@ def test_arrays_without_colour_and_with_alpha(classifier: Classifier, drawings: 
         (Image.new("RGB", (0, 5)), "found 0 x 5"),
         (b"", "image-1 is empty"),
         (b"no image at all", "image-1 is not an image"),
-        ([None], "image-1: expected a path, bytes, a Pillow image or an array; found NoneType"),
+        ([None], "image-1: expected a path, bytes, an open binary file, a Pillow image or an array; found NoneType"),
         ([[1, 2]], "found list"),
+        (None, "image-1: expected a path, .* found NoneType"),
+        (5, "found int"),
+        ({"a.jpg": b""}, "found dict"),
+        (bytearray(b"no image at all"), "image-1 is not an image"),
+        (memoryview(b""), "image-1 is empty"),
+        (io.StringIO("text"), "image-1: expected a file that gives bytes; found StringIO, which gives str"),
+        (io.BytesIO(b"no image at all"), "image-1 is not an image"),
+        (io.BytesIO(), "image-1: expected a file at its start; found BytesIO at its end"),
+        (io.BytesIO, "image-1: this type cannot be read"),
+        ("a\0b", r"no file can be named 'a\\x00b'"),
         ("none.jpg", "no image file at none.jpg"),
     ],
 )
@@ -278,6 +292,7 @@ def test_what_is_no_image_is_refused_by_name(classifier: Classifier, image: Any,
     with pytest.raises(DataError, match=message) as caught:
         classifier.predict(image)
     assert caught.value.remedy
+    assert "row" not in caught.value.remedy, "the caller has no table"
 
 
 def test_files_that_cannot_be_read_are_named(classifier: Classifier, drawings: list[Pixels], tmp_path: Path) -> None:
@@ -337,6 +352,28 @@ def test_batches_change_nothing_and_bound_what_is_held(
         assert sum(counts) == len(drawings)
 
 
+def test_a_generator_is_taken_image_by_image(classifier: Classifier, drawings: list[Pixels]) -> None:
+    judged: list[int] = []
+
+    class Counting(Classifier):
+        __slots__ = ()
+
+        def judge(self, pixels: Pixels) -> Judged:
+            judged.append(len(pixels))
+            return super().judge(pixels)
+
+    def given(count: int) -> Iterator[Pixels]:
+        for number in range(count):
+            assert number - sum(judged) < 4, "more images are taken than a batch has"
+            yield drawings[number]
+
+    values = {name: getattr(classifier, name) for name in Classifier.__slots__}
+    found = Counting(**values).predict(given(10), batch_size=4)
+    assert judged == [4, 4, 2]
+    assert [one.name for one in found] == [f"image-{number}" for number in range(1, 11)]
+    assert classifier.predict(iter(())) == []
+
+
 def test_many_threads_at_once(tiny_model: Path, drawings: list[Pixels]) -> None:
     classifier = Classifier.load(tiny_model, views=4, threads=2)
     jobs = [drawings[start : start + 1 + start % 3] for start in range(12)] * 4
@@ -373,11 +410,24 @@ def test_the_int8_variant_has_its_own_graph(tiny_model: Path, squares: Pixels) -
 def test_int8_is_taken_where_there_is_nothing_else(tiny_model: Path, tmp_path: Path) -> None:
     folder = changed_model(tiny_model, tmp_path / "export", lambda values: values["variants"].pop("fp32"))
     assert Classifier.load(folder).variant == "int8"
-    with pytest.raises(CheckpointError, match="has no variant fp32"):
+    with pytest.raises(CheckpointError, match="has no variant fp32") as caught:
         Classifier.load(folder, variant="fp32")
+    assert "--to onnx`" in caught.value.remedy
+    with pytest.raises(CheckpointError, match="has no variant fp16") as caught:
+        Classifier.load(folder, variant="fp16")
+    assert "--to onnx,fp16`" in caught.value.remedy
 
 
-@pytest.mark.parametrize(("options", "message"), [({"views": 3}, "1, 2, 4 or 8"), ({"threads": 0}, "1 thread or more")])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"views": 3}, "1, 2, 4 or 8"),
+        ({"threads": 0}, "1 thread or more"),
+        ({"variant": "float32"}, r"a variant of fp32, fp16, int8; found 'float32' \(did you mean fp32\?\)"),
+        ({"variant": "INT8"}, r"did you mean int8\?"),
+        ({"variant": ""}, r"found ''\n"),
+    ],
+)
 def test_impossible_options(tiny_model: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Classifier.load(tiny_model, **options)
@@ -404,9 +454,69 @@ def test_damaged_models_are_refused(tiny_model: Path, tmp_path: Path) -> None:
         tmp_path / "calibration",
         lambda values: values["variants"]["fp32"]["calibrations"]["1"].update(temperature="hot"),
     )
-    with pytest.raises(CheckpointError, match=r"calibration of fp32 in .* cannot be read: temperature"):
+    with pytest.raises(
+        CheckpointError, match=r"calibrations\.1\.temperature \(expected a valid number.*, found 'hot'\)"
+    ):
         Classifier.load(wrong)
     assert not Classifier.load(wrong, views=2).calibrated, "what is not used is not read"
+
+
+CALIBRATION = "variants.fp32.calibrations.1"
+FITTED = f"{CALIBRATION}.sets.class_conditional"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("variants", {}, "variants (Dictionary should have at least 1 item after validation, not 0, found {})"),
+        ("variants.fp32.outlier_limit.threshold", float("nan"), ".threshold (expected a finite number, found nan)"),
+        (f"{CALIBRATION}.temperature", 0, f"{CALIBRATION}.temperature (expected greater than 0, found 0)"),
+        (f"{CALIBRATION}.temperature", -1, f"{CALIBRATION}.temperature (expected greater than 0, found -1)"),
+        (
+            f"{CALIBRATION}.temperature",
+            float("inf"),
+            f"{CALIBRATION}.temperature (expected a finite number, found inf)",
+        ),
+        (f"{CALIBRATION}.sets", {}, f"{CALIBRATION}.sets (expected class_conditional and marginal; found neither)"),
+        (f"{CALIBRATION}.rules", {}, f"{CALIBRATION}.rules (expected confidence and set_size; found neither)"),
+        (f"{FITTED}.kind", "marginal", "; found class_conditional of kind marginal, marginal)"),
+        (f"{FITTED}.thresholds", [0.1] * 6, f"{FITTED}.thresholds (Tuple should have at least 7 items after "),
+        (f"{FITTED}.thresholds", [2] * 7, f"{FITTED}.thresholds.0 (expected less than or equal to 1, found 2)"),
+        (f"{CALIBRATION}.class_counts", [1] * 8, f"{CALIBRATION}.class_counts (Tuple should have at most 7 items "),
+        (f"{CALIBRATION}.operating_points.0.question", "benign", "questions malignant, melanoma; found benign)"),
+        (f"{CALIBRATION}.split", None, f"{CALIBRATION}.split (missing)"),
+    ],
+)
+def test_wrong_values_of_the_description_are_refused(
+    tiny_model: Path, tmp_path: Path, key: str, value: Any, message: str
+) -> None:
+    def change(values: Any) -> None:
+        *parents, last = key.split(".")
+        for part in parents:
+            values = values[int(part) if isinstance(values, list) else part]
+        if value is None:
+            del values[last]
+        else:
+            values[last] = value
+
+    folder = changed_model(tiny_model, tmp_path / "export", change)
+    with pytest.raises(CheckpointError) as caught:
+        Classifier.load(folder)
+    assert message in caught.value.message
+    assert str(folder / "model.json") in caught.value.message
+    assert "Export the run again" in caught.value.remedy
+
+
+def test_squares_of_another_side_than_the_graph_s_are_refused(tiny_model: Path, tmp_path: Path) -> None:
+    folder = changed_model(
+        tiny_model, tmp_path / "export", lambda values: values["preprocess"].update(resize_steps_px=[48])
+    )
+    with pytest.raises(CheckpointError) as caught:
+        Classifier.load(folder)
+    assert caught.value.message == (
+        f"{folder / 'model.onnx'} takes images of 32 x 32 px; expected 48 x 48, the last of "
+        "preprocess.resize_steps_px in model.json"
+    )
 
 
 PROGRAM = {"files": {}, "size_bytes": 1, "pixels": "uint8", "made_with": "a test"}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -70,6 +72,19 @@ def test_golden_inputs(variant: VariantName) -> None:
         variant=variant,
         tolerance=tolerance,
     )
+
+
+def test_page_about_phones_says_where_it_is() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "how-to" / "phone.md").read_text(encoding="utf-8")
+    found = re.search(r'The shipped model needs no export\.(.*?)\n\n    python -c "(.*)"\n', page, re.DOTALL)
+    assert found is not None
+    done = subprocess.run([sys.executable, "-c", found[2]], capture_output=True, text=True, check=True)
+    assert Path(done.stdout.strip()) == FOLDER
+    name, size = re.findall(r"([\w.]+\.onnx) \((.*?) MB\)", found[1])[0]
+    assert f"{(FOLDER / name).stat().st_size / 1e6:.1f}" == size
+    for other in (MODEL_FILE, GOLDEN_FOLDER, LICENCE_FILE):
+        assert other in found[1]
+        assert (FOLDER / other).exists()
 
 
 def test_checkpoint_is_that_of_the_graphs() -> None:

@@ -5,6 +5,7 @@ Heavy imports live inside the commands, so that `--help` answers at once.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import sys
@@ -87,7 +88,8 @@ def _fail(error: LentigoError) -> NoReturn:
     """One message on stderr, the same as JSON on stdout where that was asked for, and the exit code."""
     console.say(f"error: {error}")
     if "--json" in sys.argv:
-        console.print_json({"error": error.message, "remedy": error.remedy, "exit_code": int(error.exit_code)})
+        with contextlib.suppress(OSError):  # stdout may be what the error is about
+            console.print_json({"error": error.message, "remedy": error.remedy, "exit_code": int(error.exit_code)})
     sys.exit(error.exit_code)
 
 
@@ -113,7 +115,7 @@ def main() -> None:
         # Typer answers a closed pipe (`lentigo runs | head`) with 1, which here means a bug.
         sys.exit(ExitCode.OK if isinstance(end.__context__, BrokenPipeError) else end.code)
     except OSError as error:
-        name = error.filename2 or error.filename or ""
+        name = error.filename2 or error.filename or "the output"  # a stream that is open has no name
         _fail(
             DataError(
                 f"cannot read or write {name}: {error.strerror or error}",

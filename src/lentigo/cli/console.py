@@ -32,7 +32,11 @@ def print_table(headers: Sequence[str], rows: Iterable[Sequence[object]], title:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(*headers, title=title, box=SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    # `Text`, since rich reads plain strings as markup, and names of files and runs may hold brackets.
+    heading = None if title is None else Text(title, style="table.title")
+    table = Table(title=heading, box=SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    for header in headers:
+        table.add_column(Text(header))
     for row in rows:
         table.add_row(*(Text(str(cell)) for cell in row))
     Console(width=None if sys.stdout.isatty() else 160).print(table)

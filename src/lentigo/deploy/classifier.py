@@ -12,24 +12,23 @@ which callers that overlap them use by themselves. All of them may run in many t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
-from pydantic import ValidationError
 
-from lentigo.core.errors import CheckpointError, ConfigError, DataError, first_five
+from lentigo.core.errors import CheckpointError, ConfigError, DataError
 from lentigo.core.predictions import softmax
 from lentigo.core.shipped import ASSETS, DEFAULT_MODEL
 from lentigo.core.taxonomy import CLASS_CODES, NUM_CLASSES
 from lentigo.data.quality import check_quality
 from lentigo.deploy.doubts import outlier_doubts, rule_doubts
 from lentigo.deploy.exported import MODEL_FILE, OUTLIER_NAME, ExportedModel, OutlierLimit, VariantName
-from lentigo.deploy.graph_session import GraphSession
-from lentigo.deploy.image_input import ImageInput, default_name, read_image
+from lentigo.deploy.graph_session import GraphSession, check_threads
+from lentigo.deploy.image_input import ImageInput, default_name, each_image, read_image
 from lentigo.deploy.prediction import Prediction
 from lentigo.evaluation.calibration import Calibration, Decisions, binary_score
 
@@ -95,24 +94,24 @@ class Classifier:
         quarter-turned copies are averaged, at as many times the cost. `threads` None: all cores.
 
         Raises:
-            ConfigError: for impossible `views` or `threads`.
+            ConfigError: for impossible `views` or `threads`, or a `variant` that no model has.
             CheckpointError: where there is no such model or variant, or a file of it is damaged.
         """
         if views not in VIEW_COUNTS:
             raise ConfigError(f"expected 1, 2, 4 or 8 views; found {views}", "1 looks at the image as it is.")
-        if threads is not None and threads < 1:
-            raise ConfigError(f"expected 1 thread or more; found {threads}", "Leave it out to use all cores.")
+        check_threads(threads)
         folder = find_model(model)
         spec = ExportedModel.load(folder)
-        chosen = variant or spec.default_variant
+        chosen = spec.default_variant if variant is None else variant
         graph = spec.read_graph(folder, chosen)
-        session = GraphSession.open(graph, str(folder / spec.variants[chosen].file), threads=threads)
+        name, side_px = str(folder / spec.variants[chosen].file), spec.preprocess.input_size_px
+        session = GraphSession.open(graph, name, threads=threads, side_px=side_px)
         if spec.variants[chosen].outlier_limit is not None and not session.has_distances:
             raise CheckpointError(
                 f"{folder}: expected the output {OUTLIER_NAME} of {chosen}, whose limit is in {MODEL_FILE}; found none",
                 "Export the run again.",
             )
-        return cls(spec, session, chosen, views, _read_calibration(spec, folder, chosen, views), quality)
+        return cls(spec, session, chosen, views, spec.read_calibration(folder, chosen, views), quality)
 
     @property
     def calibrated(self) -> bool:
@@ -217,8 +216,10 @@ class Classifier:
             )
         return predictions
 
-    def predict(self, images: ImageInput | Sequence[ImageInput], *, batch_size: int = 32) -> list[Prediction]:
+    def predict(self, images: ImageInput | Iterable[ImageInput], *, batch_size: int = 32) -> list[Prediction]:
         """Predictions of one image or several, in order; images without a path are called image-1, image-2 ...
+
+        They are taken one at a time, so that a generator may give any number of them.
 
         Raises:
             DataError: at the first image that cannot be read.
@@ -226,16 +227,19 @@ class Classifier:
         """
         if batch_size < 1:
             raise ConfigError(f"expected batches of 1 image or more; found {batch_size}", "32 is a usual number.")
-        given = [images] if isinstance(images, str | Path | bytes | Image.Image | np.ndarray) else list(images)
-        predictions = []
-        for start in range(0, len(given), batch_size):
-            batch = given[start : start + batch_size]
-            names = [default_name(image, number) for number, image in enumerate(batch, start=start + 1)]
-            prepared = [self.prepare(image, name) for image, name in zip(batch, names, strict=True)]
-            judged = self.judge(np.stack([one.pixels for one in prepared]))
-            flags = [one.quality_flags for one in prepared]
-            predictions += self.decide(names, judged.logits, flags, judged.distances)
+        named = ((default_name(image, number), image) for number, image in enumerate(each_image(images), start=1))
+        predictions: list[Prediction] = []
+        while batch := self._predict(islice(named, batch_size)):
+            predictions += batch
         return predictions
+
+    def _predict(self, named: Iterable[tuple[str, ImageInput]]) -> list[Prediction]:
+        batch = [(name, self.prepare(image, name)) for name, image in named]
+        if not batch:
+            return []
+        judged = self.judge(np.stack([one.pixels for _, one in batch]))
+        flags = [one.quality_flags for _, one in batch]
+        return self.decide([name for name, _ in batch], judged.logits, flags, judged.distances)
 
     def _check(self, pixels: Pixels) -> None:
         size = self.spec.preprocess.input_size_px
@@ -274,15 +278,3 @@ def decide(logits: NDArray[np.float32], calibration: Calibration | None) -> Deci
         return calibration.decide(logits)
     nobody = np.zeros(logits.shape, dtype=np.bool_)
     return Decisions(probs=softmax(logits), sets={"class_conditional": nobody}, accepted={}, positive={})
-
-
-def _read_calibration(spec: ExportedModel, folder: Path, variant: VariantName, views: int) -> Calibration | None:
-    values = spec.variants[variant].calibrations.get(str(views))
-    try:
-        return None if values is None else Calibration.model_validate(values)
-    except ValidationError as error:
-        places = [".".join(str(part) for part in problem["loc"]) for problem in error.errors()]
-        raise CheckpointError(
-            f"the calibration of {variant} in {folder / MODEL_FILE} cannot be read: {first_five(places)}",
-            "Export the run again, or update Lentigo if a newer version wrote it.",
-        ) from None

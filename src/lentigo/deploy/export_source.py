@@ -56,7 +56,7 @@ def open_source(run: RunDir, checkpoint: Checkpoint, progress: Progress) -> Expo
     """
     path = run.best if checkpoint == "best" else run.last
     state = run.read_status()["state"]
-    if state == "running" or not path.is_file():
+    if state != "done" or not path.is_file():
         raise CheckpointError(
             f"expected the weights of a finished run in {path}; found a run that is {state}"
             + ("" if path.is_file() else ", without them"),

@@ -16,18 +16,21 @@ that the export judged: another variant or number of views has other logits, so 
 
 from __future__ import annotations
 
+import difflib
 import hashlib
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from lentigo.core.errors import CheckpointError, first_five
+from lentigo.core.errors import CheckpointError, ConfigError, first_five
 from lentigo.core.files import write_json_atomic
 from lentigo.core.taxonomy import CLASS_CODES
 from lentigo.data.preprocess import Preprocess
 from lentigo.deploy.phone_record import PhoneProgram, PhoneTarget
+from lentigo.evaluation.calibration import Calibration
 
 MODEL_FILE = "model.json"
 PARITY_FILE = "parity.json"
@@ -52,6 +55,7 @@ LICENCE_FILE = "LICENSE-WEIGHTS.txt"
 PlainName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=255)]
 """One file name. A model.json may come from anywhere, and a path in it would lead out of its folder."""
 _PLAIN_NAME: TypeAdapter[str] = TypeAdapter(PlainName)
+_AGAIN = "Export the run again, or update Lentigo if a newer version wrote it."
 
 
 class OutlierLimit(BaseModel):
@@ -61,7 +65,7 @@ class OutlierLimit(BaseModel):
     distances, of which `beyond` are those above the threshold, in ascending order.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     threshold: float
     pass_rate: float
@@ -116,7 +120,7 @@ class ExportedModel(BaseModel):
     views: Literal[1, 2, 4, 8] = 1
     head_weight: tuple[tuple[float, ...], ...] = ()
     head_bias: tuple[float, ...] = ()
-    variants: dict[VariantName, Variant]
+    variants: dict[VariantName, Variant] = Field(min_length=1)
     phones: dict[PhoneTarget, Annotated[PhoneProgram, AfterValidator(_plainly_named)]] = {}
     synthetic: bool = False
     licence: str = ""
@@ -142,10 +146,9 @@ class ExportedModel(BaseModel):
                 f"no exported model in {folder}: expected {MODEL_FILE} there", "Make one with `lentigo export RUN`."
             ) from None
         except ValidationError as error:
-            places = [".".join(str(part) for part in problem["loc"]) or "the text" for problem in error.errors()]
             raise CheckpointError(
-                f"{path} is no model description; missing or wrong there: {first_five(places)}",
-                "Export the run again, or update Lentigo if a newer version wrote it.",
+                f"{path} is no model description; missing or wrong there: {first_five(_describe(error))}",
+                _AGAIN,
             ) from None
         if model.format_version != FORMAT_VERSION:
             raise CheckpointError(
@@ -168,12 +171,21 @@ class ExportedModel(BaseModel):
         """The bytes of a variant's ONNX file, checked against its digest.
 
         Raises:
+            ConfigError: for a name that no variant has.
             CheckpointError: where the variant was not exported, or its file is missing or not the one exported.
         """
+        if variant not in VariantFiles:
+            near = difflib.get_close_matches(str(variant).lower(), VariantFiles, n=1, cutoff=0.5)
+            raise ConfigError(
+                f"expected a variant of {', '.join(VariantFiles)}; found {variant!r}"
+                + (f" (did you mean {near[0]}?)" if near else ""),
+                "Leave it out to take the first of them that the model has.",
+            )
         if variant not in self.variants:
+            targets = "onnx" if variant == "fp32" else f"onnx,{variant}"
             raise CheckpointError(
                 f"{folder} has no variant {variant}; it has {', '.join(self.variants)}",
-                f"Export it with `lentigo export RUN --to onnx,{variant}`, or take another variant.",
+                f"Export it with `lentigo export RUN --to {targets}`, or take another variant.",
             )
         entry = self.variants[variant]
         path = folder / entry.file
@@ -187,3 +199,29 @@ class ExportedModel(BaseModel):
                 "Copy the whole folder again, or export the run again.",
             )
         return graph
+
+    def read_calibration(self, folder: Path, variant: VariantName, views: int) -> Calibration | None:
+        """What was fitted on val for a variant that there is and a number of views, None where nothing was.
+
+        Raises:
+            CheckpointError: where it is damaged or of a newer version.
+        """
+        values = self.variants[variant].calibrations.get(str(views))
+        try:
+            return None if values is None else Calibration.model_validate(values)
+        except ValidationError as error:
+            problems = _describe(error, f"variants.{variant}.calibrations.{views}")
+            raise CheckpointError(
+                f"{folder / MODEL_FILE} has a calibration that cannot be used: {first_five(problems)}", _AGAIN
+            ) from None
+
+
+def _describe(error: ValidationError, parent: str = "") -> list[str]:
+    """Every key that is missing or wrong, below the key `parent`, with what was expected and found."""
+    described = []
+    for problem in error.errors():
+        key = ".".join(str(part) for part in (parent, *problem["loc"]) if part != "") or "the text"
+        wanted = problem["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
+        found = "" if problem["type"] == "value_error" else f", found {reprlib.repr(problem['input'])}"
+        described.append(f"{key} (missing)" if problem["type"] == "missing" else f"{key} ({wanted}{found})")
+    return described

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from lentigo.core.errors import CheckpointError
-from lentigo.deploy.exported import FEATURE_MAP_NAME, INPUT_NAME, LOGITS_NAME, OUTLIER_NAME
+from lentigo.core.errors import CheckpointError, ConfigError
+from lentigo.deploy.exported import FEATURE_MAP_NAME, INPUT_NAME, LOGITS_NAME, MODEL_FILE, OUTLIER_NAME
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -29,11 +29,14 @@ class GraphSession:
     session: InferenceSession
 
     @classmethod
-    def open(cls, graph: bytes, name: str, *, threads: int | None = None) -> GraphSession:
+    def open(cls, graph: bytes, name: str, *, threads: int | None = None, side_px: int | None = None) -> GraphSession:
         """Build a session on the CPU from the bytes of an ONNX file; `threads` None: all cores of this process.
 
+        `side_px`: of the squares that the model's `preprocess` makes, where the graph has to take these.
+
         Raises:
-            CheckpointError: where the bytes are no graph with the inputs and outputs of `lentigo.deploy.exported`.
+            CheckpointError: where the bytes are no graph with the inputs and outputs of `lentigo.deploy.exported`, or
+                it takes squares of another side.
         """
         import onnxruntime  # 0.1 s, which commands that load no model need not wait for
 
@@ -57,6 +60,7 @@ class GraphSession:
                 f"found {', '.join(sorted(inputs))} and {', '.join(sorted(outputs))}",
                 _AGAIN,
             )
+        _check_side(session.get_inputs()[0].shape, name, side_px)
         return cls(session)
 
     @property
@@ -94,6 +98,23 @@ def _mean(parts: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
 
 
 _AGAIN = "Export the run again with `lentigo export RUN`."
+
+
+def _check_side(shape: Sequence[int | str | None], name: str, side_px: int | None) -> None:
+    """`shape` is that of the graph's input; a dimension that may have any size has a name or None there."""
+    sides = [side for side in shape[1:3] if isinstance(side, int)]
+    if side_px is not None and any(side != side_px for side in sides):
+        raise CheckpointError(
+            f"{name} takes images of {' x '.join(map(str, sides))} px; expected {side_px} x {side_px}, the last of "
+            f"preprocess.resize_steps_px in {MODEL_FILE}",
+            _AGAIN,
+        )
+
+
+def check_threads(threads: int | None) -> None:
+    """Raise ConfigError for a number of threads below 1; None stands for all cores."""
+    if threads is not None and threads < 1:
+        raise ConfigError(f"expected 1 thread or more; found {threads}", "Leave it out to use all cores.")
 
 
 def usable_cores() -> int:

@@ -13,8 +13,9 @@ from lentigo.core.run_dir import RunDir
 from lentigo.evaluation.card_facts import CardFacts, read_card_facts
 from lentigo.evaluation.markdown import plain
 from lentigo.evaluation.model_card import model_card
-from lentigo.evaluation.run_records import read_judgements, read_object
-from lentigo.evaluation.run_report import _run_facts
+from lentigo.evaluation.run_metrics import read_object
+from lentigo.evaluation.run_records import read_judgements
+from lentigo.evaluation.run_report import read_run_facts
 from lentigo.models.checkpoint import ModelSpec
 from lentigo.training.run import read_catalog
 
@@ -23,7 +24,7 @@ _PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime")
 
 def read_facts(run: RunDir) -> CardFacts:
     """What the model card knows of a run, without what was judged beyond the classes."""
-    return read_card_facts(run, judgements=read_judgements(run), run_facts=_run_facts(run, read_catalog(run)))
+    return read_card_facts(run, judgements=read_judgements(run), run_facts=read_run_facts(run, read_catalog(run)))
 
 
 def weights_licence(facts: CardFacts) -> str:

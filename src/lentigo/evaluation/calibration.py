@@ -12,17 +12,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from lentigo.core.errors import ConfigError, DataError, first_five
 from lentigo.core.files import write_json_atomic
 from lentigo.core.predictions import softmax
 from lentigo.core.taxonomy import CLASS_CODES
 from lentigo.evaluation.clinical import QUESTIONS
-from lentigo.evaluation.conformal import ConformalSets, Kind
+from lentigo.evaluation.conformal import PER_CLASS, ConformalSets, Kind
 from lentigo.evaluation.delong import task_scores
 from lentigo.evaluation.intervals import Rows
 from lentigo.evaluation.metrics import Estimate, Floats, Labels
@@ -52,8 +52,8 @@ class VectorScaling(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    scale: tuple[float, ...]
-    bias: tuple[float, ...]
+    scale: tuple[float, ...] = PER_CLASS
+    bias: tuple[float, ...] = PER_CLASS
 
 
 class Calibration(BaseModel):
@@ -68,17 +68,34 @@ class Calibration(BaseModel):
 
     format_version: Literal[1] = 1
     method: Literal["temperature"] = "temperature"
-    temperature: float
-    class_prior: tuple[float, ...]
+    temperature: float = Field(gt=0)
+    class_prior: tuple[Annotated[float, Field(gt=0, le=1)], ...] = PER_CLASS
     split: str
     n_images: int
     n_lesions: int
-    class_counts: tuple[int, ...]
+    class_counts: tuple[Annotated[int, Field(ge=0)], ...] = PER_CLASS
     operating_points: tuple[FrozenThreshold, ...]
     sets: dict[Kind, ConformalSets]
     rules: dict[RuleKind, AbstainRule]
     log_loss: dict[str, Estimate] = {}
     vector: VectorScaling | None = None
+
+    @field_validator("operating_points")
+    @classmethod
+    def _known_questions(cls, points: tuple[FrozenThreshold, ...]) -> tuple[FrozenThreshold, ...]:
+        unknown = [point.question for point in points if point.question not in QUESTIONS]
+        if unknown:
+            raise ValueError(f"expected the questions {', '.join(QUESTIONS)}; found {first_five(unknown)}")
+        return points
+
+    @field_validator("sets", "rules")
+    @classmethod
+    def _every_kind(cls, fitted: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        expected = get_args(Kind if info.field_name == "sets" else RuleKind)
+        found = [key if key == one.kind else f"{key} of kind {one.kind}" for key, one in fitted.items()]
+        if set(found) != set(expected):
+            raise ValueError(f"expected {' and '.join(expected)}; found {', '.join(found) or 'neither'}")
+        return fitted
 
     @property
     def thresholds(self) -> dict[str, float]:

@@ -16,10 +16,10 @@ Shapes: N images, C = 7 classes; labels (N,) int64; probs (N, C) float64, calibr
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from lentigo.core.errors import ConfigError
 from lentigo.core.taxonomy import CLASS_CODES, NUM_CLASSES
@@ -28,6 +28,7 @@ from lentigo.evaluation.metrics import Estimate, Floats, Groups, Labels, check_i
 
 Kind = Literal["class_conditional", "marginal"]
 
+PER_CLASS = Field(min_length=NUM_CLASSES, max_length=NUM_CLASSES)
 _ROUNDING = 1e-9
 """Taken off before rounding up: 10 * 0.9 may come out a hair above 9."""
 
@@ -42,9 +43,9 @@ class ConformalSets(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     kind: Kind
-    alpha: float
-    thresholds: tuple[float, ...]
-    n: tuple[int, ...]
+    alpha: float = Field(gt=0, lt=1)
+    thresholds: tuple[Annotated[float, Field(ge=0, le=1)], ...] = PER_CLASS
+    n: tuple[Annotated[int, Field(ge=0)], ...] = PER_CLASS
 
     @property
     def least_n(self) -> int:
