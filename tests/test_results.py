@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
+from lentigo.core.predictions import Predictions
 from lentigo.data.synthetic import SYNTHETIC_NOTICE
+from lentigo.evaluation.metrics import score
 from lentigo.evaluation.results_page import METRICS, read_results, results_page
 from lentigo.evaluation.study import Study, parse_study
 from lentigo.evaluation.study_compare import compare_rows, comparison_file, read_comparisons
@@ -159,4 +161,30 @@ def test_paired_tests_follow_from_the_committed_predictions(generate: ModuleType
             for was, now in zip(one["compared"]["comparisons"], again[split]["compared"]["comparisons"], strict=True):
                 for name, difference in was["metrics"].items():
                     assert now["metrics"][name]["value"] == pytest.approx(difference["value"], abs=1e-9)
-                    assert now["metrics"][name]["ci_low"] == pytest.approx(difference["ci_low"], abs=1e-3)
+                    found = now["metrics"][name]
+                    for bound in ("ci_low", "ci_high"):
+                        assert found[bound] == pytest.approx(difference[bound], abs=1e-3)
+                    assert found["p_holm"] == pytest.approx(difference["p_holm"], abs=2e-3)
+                    assert found["finding"] == difference["finding"]
+
+
+PREDICTED = [
+    (path, split)
+    for path in RESULTS
+    for split in ("val", "test")
+    if (path.parent / "predictions" / f"{path.stem}.{split}.csv").is_file()
+]
+
+
+def test_results_have_predictions() -> None:
+    assert len(PREDICTED) > 50
+
+
+@pytest.mark.parametrize(("path", "split"), PREDICTED, ids=lambda part: getattr(part, "stem", part))
+def test_scores_follow_from_the_committed_predictions(path: Path, split: str) -> None:
+    judged = json.loads(path.read_text(encoding="utf-8"))["metrics"][split]
+    table = Predictions.from_csv(path.parent / "predictions" / f"{path.stem}.{split}.csv")
+    found = score(table.label, table.probs).overall
+    assert len(table) == judged["n_images"]
+    for name in ("accuracy", "balanced_accuracy", "macro_f1", "macro_auc", "log_loss"):
+        assert judged["metrics"][name]["value"] == pytest.approx(float(found[name][0]), abs=1e-9), name

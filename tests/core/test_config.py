@@ -119,6 +119,26 @@ def test_wrong_overrides(override: str, message: str) -> None:
     assert error.value.remedy
 
 
+@pytest.mark.parametrize(
+    "sampler, weights, allowed",
+    [
+        ("inverse", "inverse", False),
+        ("inverse", "sqrt", False),
+        ("sqrt", "inverse", False),
+        ("sqrt", "sqrt", True),
+        ("inverse", "none", True),
+        ("none", "inverse", True),
+    ],
+)
+def test_class_imbalance_is_corrected_once(sampler: str, weights: str, allowed: bool) -> None:
+    sections = {"training": {"sampler": sampler}, "loss": {"class_weights": weights}}
+    if allowed:
+        assert parse_config(sections, "x").training.sampler == sampler
+        return
+    with pytest.raises(ConfigError, match=r"corrected twice: .* inverse once or sqrt twice"):
+        parse_config(sections, "x")
+
+
 def test_mixing_needs_cross_entropy() -> None:
     with pytest.raises(ConfigError, match="mixup and cutmix need"):
         parse_config({"loss": {"kind": "focal"}, "regularization": {"mixup_alpha": 0.2}}, "x")

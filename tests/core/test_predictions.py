@@ -72,6 +72,12 @@ def test_broken_tables(tmp_path: Path) -> None:
         Predictions.from_csv(write(header, *cut))
     with pytest.raises(DataError, match="malformed: line 3"):
         Predictions.from_csv(write(header, lines[0], lines[1].rsplit(",", 1)[0] + ",much"))
+    with pytest.raises(DataError, match=r"val\.csv: logits of 1 of 2 images are not finite: image") as error:
+        Predictions.from_csv(write(header, lines[0], lines[1].rsplit(",", 1)[0] + ",nan"))
+    assert "learning rate" in error.value.remedy
+    with pytest.raises(DataError, match=r"val\.csv: .*separated by semicolons") as error:
+        Predictions.from_csv(write(*(line.replace(",", ";") for line in (header, *lines))))
+    assert error.value.remedy == "Save the table with commas."
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(DataError, match="UTF-8"):
         Predictions.from_csv(path)

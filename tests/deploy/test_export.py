@@ -448,6 +448,11 @@ def test_what_cannot_be_exported(own: RunDir, tmp_path: Path) -> None:
     own.write_status("running")
     with own.lock(), pytest.raises(CheckpointError, match="running"):
         export_run(own)
+    for state in ("interrupted", "failed"):
+        own.write_status(state)
+        with pytest.raises(CheckpointError, match=f"finished run .* found a run that is {state}") as raised:
+            export_run(own)
+        assert f"lentigo train --resume {own.path}" in raised.value.remedy
     own.write_status("done")
     own.best.unlink()
     with pytest.raises(CheckpointError, match="without them"):

@@ -100,7 +100,7 @@ def test_sections_carry_every_number_with_its_n(predictions, decisions, clinical
     labels, lesions = predictions.label, predictions.lesion_id
     sets = {kind: judge_sets(labels, flags, lesions, **FEW) for kind, flags in decisions.sets.items()}
     sections = [
-        card_sections.malignant_section(clinical, "val"),
+        card_sections.malignant_section(clinical, "val", "cross-fitted on val"),
         card_sections.calibration_section(calibration, {"calibrated": clinical.reliability, "raw": None}),
         card_sections.uncertainty_section(sets, rules, "val"),
         card_sections.subgroups_section(audit, "val"),
@@ -108,6 +108,10 @@ def test_sections_carry_every_number_with_its_n(predictions, decisions, clinical
     ]
     assert all(section.scores and score.found.n >= 0 for section in sections for score in section.scores)
     assert "malignant: AUC" in names_of(sections[0])
+    assert "ranked by probabilities cross-fitted on val, so that an AUC may differ a little" in sections[0].text
+    on_test = card_sections.malignant_section(clinical, "test", "frozen from val")
+    assert "ranked by probabilities calibrated on val" in on_test.text
+    assert "ranked by" not in card_sections.malignant_section(clinical, "val", "not calibrated").text
     assert any(name.endswith("for 95% sensitivity: specificity") for name in names_of(sections[0]))
     assert f"Temperature {calibration.temperature:.3f}, fitted on 210 val images" in sections[1].text
     assert not any(name.startswith("raw") for name in names_of(sections[1]))

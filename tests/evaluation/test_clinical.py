@@ -22,6 +22,7 @@ from lentigo.evaluation.clinical import (
     GOALS,
     SAME_IMAGES,
     judge_clinically,
+    judge_reliability,
     own_thresholds,
     threshold_name,
 )
@@ -244,6 +245,23 @@ def test_reliability_bins_agree_with_scikit_learn():
     assert found.bins[0].accuracy == wilson_estimate(round(accuracy[0] * 20), 20)
     assert found.ece.value == pytest.approx(np.abs(accuracy - mean).mean(), abs=TOLERANCE)
     assert found.ece.ci_low <= found.ece.value <= found.ece.ci_high
+
+
+def test_calibration_error_has_an_interval_that_holds_it():
+    """Of calibrated answers, whose resamples alone would all lie above the value."""
+    generator = np.random.default_rng(8)
+    probs = generator.dirichlet(np.ones(7), 100)
+    labels = np.array([generator.choice(7, p=row) for row in probs])
+    right, confidence = probs.argmax(axis=1) == labels, probs.max(axis=1)
+    bins = equal_mass_bins(confidence)
+    drawn = bootstrap(
+        lambda weights: {"ece": calibration_errors(right, confidence, bins, weights)}, own_lesions(100), resamples=200
+    )
+    plain = drawn.estimate("ece", np.ones(100, dtype=bool))
+    assert plain.ci_low > plain.value
+    found = judge_reliability(labels, probs, own_lesions(100), resamples=200).ece
+    assert found.value == plain.value
+    assert found.ci_low <= found.value <= found.ci_high
 
 
 def test_bins_never_part_equal_confidences_and_are_never_empty():

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from lentigo.core.errors import ConfigError, DataError
 from lentigo.core.predictions import Predictions
 from lentigo.evaluation.arms import align
-from lentigo.evaluation.compare import compare
+from lentigo.evaluation.compare import compare, paired_differences
 from lentigo.evaluation.delong import TASKS, delong, task_scores
 from lentigo.evaluation.evaluate import judge
 from lentigo.evaluation.metrics import resample_weights
@@ -203,6 +203,20 @@ def test_same_seed_same_result_and_more_systems_change_only_holm():
         p_values = [one.metrics[name].p for one in three.comparisons]
         assert p_values[0] == only(two).metrics[name].p
         assert [one.metrics[name].p_holm for one in three.comparisons] == holm(p_values)
+
+
+def test_a_finding_needs_the_corrected_p():
+    """One resample of a hundred on the wrong side: p is 0.04, and 0.08 among two arms."""
+    generator = np.random.default_rng(0)
+    base = {"accuracy": np.full(100, 0.5)}
+    better = {"accuracy": np.r_[0.49, 0.5 + generator.uniform(0.01, 0.1, 99)]}
+    points = {"a": {"accuracy": 0.5}, "b": {"accuracy": 0.55}, "c": {"accuracy": 0.55}}
+    alone = paired_differences("accuracy", "a", {k: points[k] for k in "ab"}, {"a": base, "b": better}, 100)["b"]
+    assert (alone.p, alone.finding) == (alone.p_holm, "better")
+    for one in paired_differences("accuracy", "a", points, {"a": base, "b": better, "c": better}, 100).values():
+        assert one.p == pytest.approx(4 / 101)
+        assert one.p_holm == pytest.approx(8 / 101)
+        assert one.finding == "no difference shown"
 
 
 def test_the_result_is_frozen_and_plain():

@@ -27,7 +27,8 @@ from lentigo.evaluation.outliers import KindJudgement, OutlierGate, OutlierJudge
 from lentigo.evaluation.overlay_gallery import SHOWN, overlay_gallery
 from lentigo.evaluation.robustness import CLEAN, judge_corrupted
 from lentigo.evaluation.run_evaluation import evaluate_run, judge_again, judge_corruptions, judge_outliers
-from lentigo.evaluation.run_records import WEIGHTS_KEY, read_examinations, read_findings, read_judgements, read_metrics
+from lentigo.evaluation.run_metrics import WEIGHTS_KEY, read_metrics
+from lentigo.evaluation.run_records import read_examinations, read_findings, read_judgements
 from lentigo.evaluation.run_report import render_report
 from lentigo.models.checkpoint import add_calibration, load_checkpoint, load_tensors, save_checkpoint, weights_digest
 
@@ -195,8 +196,11 @@ def test_judging_val_writes_everything_and_the_checkpoint_carries_the_calibratio
     assert found["val"].subgroups.synthetic
     card = run.model_card.read_text(encoding="utf-8")
     assert f"Temperature {calibration.temperature:.3f}" in card
+    ranked = "Images are ranked by probabilities cross-fitted on val"
+    assert card.count(ranked) == 1
     assert "Not judged for this run: corrupted images, images of other kinds, explanations." in card
     page = run.report.read_text(encoding="utf-8")
+    assert page.count(ranked) == 2, "beside the clinical scores and beside the subgroups"
     assert "Images of other kinds" not in headings_of(page)
     assert "Where it looks" not in headings_of(page)
 
@@ -321,6 +325,8 @@ def test_judging_val_drops_what_was_found_of_other_weights(resumed: RunDir) -> N
         lambda: judge_again(resumed, "test", **FEW),
         lambda: judge_outliers(resumed),
         lambda: judge_corruptions(resumed, max_images=None),
+        lambda: explain_run(resumed),
+        lambda: explain_run(resumed, split="test"),
     ):
         with pytest.raises(CheckpointError, match="training went on since") as raised:
             judge()

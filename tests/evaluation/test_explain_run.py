@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lentigo.core.errors import ConfigError, DataError
+from lentigo.core.errors import CheckpointError, ConfigError, DataError
 from lentigo.core.files import write_text_atomic
 from lentigo.core.predictions import Predictions
 from lentigo.core.run_dir import RunDir
@@ -22,6 +22,7 @@ from lentigo.evaluation.explain_run import (
     overlay_thumbnails,
     read_explanations,
 )
+from lentigo.evaluation.run_metrics import WEIGHTS_KEY, present_weights
 
 from .untrained import untrained_run
 
@@ -100,6 +101,20 @@ def test_what_was_not_judged_is_not_explained(run: RunDir) -> None:
         explain_run(run, code="wart")
     assert not run.explanations.exists()
     assert not run.looks.exists()
+
+
+def test_predictions_of_other_weights_are_not_explained(run: RunDir, synthetic_catalog: Catalog) -> None:
+    def judged_with(digest: str) -> None:
+        write_text_atomic(run.metrics, json.dumps({"val": {WEIGHTS_KEY: digest}}))
+
+    judged_with("0" * 64)
+    with pytest.raises(CheckpointError, match=r"predictions of val .* training went on since") as raised:
+        explain_run(run)
+    assert "Judge val again" in raised.value.remedy
+    assert not run.explanations.exists()
+    explain_run(run, [synthetic_catalog.rows[0].path], resamples=50)  # a given file has no stored prediction
+    judged_with(present_weights(run))
+    explain_run(run, count=1, resamples=50)
 
 
 def test_a_damaged_check_is_named(run: RunDir) -> None:

@@ -329,6 +329,14 @@ def test_files_that_are_none(tmp_path):
         read_truth(tmp_path / "latin.csv")
 
 
+def test_files_with_semicolons_are_told_so(tmp_path):
+    (tmp_path / "t.csv").write_text(f"{HEADER}\na,1,0,0,0,0,0,0\n".replace(",", ";"))
+    for read in (read_truth, lambda path: read_predictions(path, ("a",)), lambda path: read_groups(path, ("a",))):
+        with pytest.raises(DataError, match="separated by semicolons") as refused:
+            read(tmp_path / "t.csv")
+        assert refused.value.remedy == "Save the table with commas."
+
+
 def test_lesions_of_images(tmp_path):
     (tmp_path / "g.csv").write_text("image,lesion_id,kind\na.jpg,L1,x\nb,L1,x\nz,L9,x\nz,L8,x\n")
     assert read_groups(tmp_path / "g.csv", ("b", "a")) == ["L1", "L1"]

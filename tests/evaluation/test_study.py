@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import json
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -22,10 +23,11 @@ from lentigo.core.predictions import Predictions
 from lentigo.core.run_dir import RunDir
 from lentigo.data.catalog import Catalog
 from lentigo.evaluation.run_evaluation import evaluate_run
-from lentigo.evaluation.run_records import read_metrics
+from lentigo.evaluation.run_metrics import read_metrics
 from lentigo.evaluation.study import GridRow, Study, Teacher, load_studies, load_study, parse_study
 from lentigo.evaluation.study_plan import Folders, plan_study, resolve, settings_digest
 from lentigo.evaluation.study_run import Steps, StudyRunner, _without_folders
+from lentigo.models.checkpoint import load_checkpoint, load_tensors, save_checkpoint
 from lentigo.models.network import ARCHITECTURES
 from lentigo.models.weights import WeightsReport
 from lentigo.training.loop import Outcome
@@ -469,6 +471,22 @@ def test_test_is_looked_at_once(shop: Workshop) -> None:
     assert shop.fakes.calls.count("judge s-a-s0 test") == 1
     assert shop.result("s-a-s0")["test_looks"] == 1
     assert set(shop.result("s-a-s0")["metrics"]) == {"val", "test"}
+
+
+def test_val_is_judged_again_for_other_weights_and_not_for_a_newer_file(shop: Workshop) -> None:
+    study = shop.study({"id": "a"})
+    shop.run(study)
+    run, result = shop.folders.run(study.item("a", 0)), shop.folders.results / "s-a-s0.json"
+    os.utime(run.best, (2e9, 2e9))
+    result.unlink()
+    shop.run(study)
+    assert shop.fakes.calls.count("judge s-a-s0 val") == 1
+    weights, spec = load_tensors(run.best)[0], load_checkpoint(run.best)[1]
+    save_checkpoint(run.best, {name: value + 1 for name, value in weights.items()}, spec)
+    os.utime(run.best, (1e9, 1e9))
+    result.unlink()
+    shop.run(study)
+    assert shop.fakes.calls.count("judge s-a-s0 val") == 2
 
 
 def test_a_look_that_was_cut_off_is_finished_without_another(shop: Workshop) -> None:

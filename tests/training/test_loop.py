@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,12 +15,16 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from lentigo.core.config import RegularizationConfig
+from lentigo.core.config import RegularizationConfig, load_recipe
 from lentigo.core.errors import ConfigError, DataError
 from lentigo.core.predictions import Predictions
 from lentigo.core.run_dir import RunDir
+from lentigo.data.cache import open_images
 from lentigo.data.catalog import Catalog
+from lentigo.data.dataset import LesionDataset
+from lentigo.data.preprocess import Preprocess
 from lentigo.models.checkpoint import load_checkpoint, load_tensors
+from lentigo.models.network import build_network
 from lentigo.training import inference, loop
 from lentigo.training.clock import Clock
 from lentigo.training.ema import WARMUP_STEPS, build_average
@@ -166,6 +171,25 @@ def test_time_limit_keeps_the_best(
     assert run.best.is_file()
     _, outcome = tiny.resume(run, listen)
     assert (outcome.finished, len(steps)) == ("time limit", 9)
+
+
+def test_a_limit_that_is_over_at_the_last_step_stops_nothing(
+    tiny: ModuleType, tiny_catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[StepDone] = []
+    monkeypatch.setattr(Clock, "over", property(lambda clock: len(steps) >= 11))
+
+    def listen(event: Event) -> None:
+        if isinstance(event, StepDone):
+            steps.append(event)
+
+    config = tiny.make_config(training={"epochs": 2, "time_limit_min": 1.0})
+    _, outcome = tiny.start(config, tiny_catalog, tmp_path, listen=listen)
+    assert (outcome.finished, len(steps)) == ("done", 12)
+    steps.clear()
+    config = tiny.make_config(training={"epochs": 3, "time_limit_min": 1.0})
+    _, outcome = tiny.start(config, tiny_catalog, tmp_path, "longer", listen)
+    assert (outcome.finished, len(steps)) == ("time limit", 12), "an epoch is left"
 
 
 def test_clock() -> None:
@@ -412,6 +436,34 @@ def test_predictions_keep_order_and_mode(tiny: ModuleType, tiny_catalog: Catalog
     with torch.inference_mode():
         alone = [trainer.network(sample.image[None])[0].numpy() for sample in trainer.val_data]
     np.testing.assert_allclose(table.logits, np.stack(alone), atol=1e-5)
+
+
+def test_logits_and_features_of_one_pass_are_those_of_two(synthetic_catalog: Catalog) -> None:
+    rows = synthetic_catalog.split("val")
+    dataset = LesionDataset(open_images(rows, Preprocess(resize_steps_px=(64,)), load_recipe("quick").data))
+    timm = ["timm:mobilenetv4_conv_small"] if find_spec("timm") else []
+    for name in ("mobilenet_v2", "mobilenet_v3_large", *timm):
+        torch.manual_seed(0)
+        network = build_network(name, 7).train()
+        found, features = inference.predict_with_features(network, dataset, batch_size=8)
+        expected = inference.predict_logits(network, dataset, batch_size=8)
+        assert found.image_id == expected.image_id
+        np.testing.assert_array_equal(found.logits, expected.logits)
+        np.testing.assert_array_equal(features, inference.extract_features(network, dataset, batch_size=8))
+        assert network.training
+        assert not any(module._forward_hooks for module in network.modules())
+
+
+def test_one_pass_for_both_is_one_pass(synthetic_catalog: Catalog) -> None:
+    dataset = LesionDataset(
+        open_images(synthetic_catalog.split("val"), Preprocess(resize_steps_px=(32,)), load_recipe("quick").data)
+    )
+    network, passes = build_network("mobilenet_v2", 7), []
+    network.get_submodule("features").register_forward_hook(lambda *call: passes.append(len(call[2])))
+    inference.predict_with_features(network, dataset)
+    assert passes == [len(dataset)]
+    with pytest.raises(ConfigError, match="Flatten has no features"):
+        inference.predict_with_features(nn.Flatten(), dataset)
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import os
 import signal
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -21,6 +22,7 @@ from lentigo.core.errors import CheckpointError, ConfigError, DataError, Stopped
 from lentigo.core.predictions import Predictions
 from lentigo.core.run_dir import RunDir
 from lentigo.data.catalog import Catalog
+from lentigo.data.dataset import LesionDataset
 from lentigo.data.duplicates import known_groups
 from lentigo.data.sampling import class_weights, draw_probabilities, epoch_order
 from lentigo.models.checkpoint import load_tensors
@@ -114,6 +116,14 @@ def test_boost_is_capped_bounded_and_never_for_suspects() -> None:
     assert draw_probabilities(table.label, "sqrt", chosen.weight)[chosen.weight > 1].sum() == pytest.approx(0.15)
 
 
+def test_no_boost_is_above_its_cap() -> None:
+    table = random_table()
+    mining = MINING.model_copy(update={"boost_cap": 1.5, "max_hard_share": 1.0})
+    hard = choose_boost(table, mining.model_copy(update={"boost_cap": 99.0}), "sqrt", seed=0).weight
+    assert (hard[hard > 1] > 1.5).any()
+    np.testing.assert_array_equal(choose_boost(table, mining, "sqrt", seed=0).weight, np.minimum(hard, 1.5))
+
+
 def test_controls_of_the_boost() -> None:
     table = random_table()
     ours = choose_boost(table, MINING, "sqrt", seed=0)
@@ -153,6 +163,22 @@ def test_table_survives_the_file(tmp_path: Path) -> None:
     (tmp_path / "round-1.csv").write_text("image_id\n1\n", encoding="utf-8")
     with pytest.raises(DataError, match="damaged"):
         RoundTable.from_csv(tmp_path / "round-1.csv")
+
+
+def test_a_table_of_other_labels_or_lesions_is_refused(tiny: ModuleType, tiny_catalog: Catalog) -> None:
+    rows = training_rows(tiny_catalog, tiny.make_config())
+    probs = np.full((len(rows), 7), 1 / 7)
+    table = replace(
+        measure_hardness([predictions_of(probs, rows.labels.tolist())]),
+        image_id=ids_of(rows),
+        lesion_id=tuple(row.lesion_id for row in rows),
+    )
+    assert ids_of(rows) == table.ordered(replace(rows, rows=rows.rows[::-1])).image_id[::-1]
+    for change in ({"label": (rows.rows[2].label + 1) % 7}, {"lesion_id": "another"}):
+        changed = replace(rows, rows=(*rows.rows[:2], replace(rows.rows[2], **change), *rows.rows[3:]))
+        with pytest.raises(DataError, match=f"for 1 of its {len(rows)} images: {rows.rows[2].image_id}") as raised:
+            table.ordered(changed)
+        assert "lentigo mine" in raised.value.remedy
 
 
 def test_factors_decide_what_is_drawn() -> None:
@@ -268,7 +294,9 @@ def test_loss_and_prior_count_the_images_that_a_round_draws(tiny: ModuleType, ti
     )  # fmt: skip
     train = training_rows(tiny_catalog, config)
     probs = np.full((len(train), 7), 1 / 7)
-    table = replace(measure_hardness([predictions_of(probs, train.labels.tolist())]), image_id=ids_of(train))
+    lesions = tuple(row.lesion_id for row in train)
+    measured = measure_hardness([predictions_of(probs, train.labels.tolist())])
+    table = replace(measured, image_id=ids_of(train), lesion_id=lesions)
     drawn = np.arange(len(train)) % 3 > 0
     chosen = table.weighted(drawn.astype(np.float64), [""] * len(train))
     fabric = Fabric(accelerator="cpu", devices=1)
@@ -382,6 +410,29 @@ def test_held_out_images_are_never_trained_on(tiny: ModuleType, parent: RunDir, 
         assert not trained & held_out
     judged = {row.image_id for row in tiny_catalog if row.split in ("val", "test")}
     assert not judged & {row["image_id"] for row in rows}
+
+
+def test_neighbours_are_images_that_the_fold_trained_on(
+    tiny: ModuleType, parent: RunDir, tiny_catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny.make_config(mining={"method": "out_of_fold"})
+    rows = training_rows(tiny_catalog, config)
+    held_out = np.arange(len(rows)) % 3 == 0
+    seen: list[set[str]] = []
+
+    def watch(function: Callable[..., object]) -> Callable[..., object]:
+        def watched(network: object, dataset: LesionDataset, **options: object) -> object:
+            seen.append(set(ids_of(dataset.images.catalog)))
+            return function(network, dataset, **options)
+
+        return watched
+
+    for name in ("predict_with_features", "extract_features"):
+        monkeypatch.setattr(out_of_fold, name, watch(getattr(out_of_fold, name)))
+    logits, agreement = out_of_fold._judge_fold(parent, rows, held_out, config, "cpu")
+    judged, references = seen
+    assert len(logits) == len(agreement) == len(judged) == held_out.sum()
+    assert references == set(ids_of(rows)) - judged
 
 
 @pytest.mark.slow

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from lightning_fabric import Fabric
 
 from lentigo.core.config import load_recipe
+from lentigo.core.errors import ConfigError, DataError
 from lentigo.data.catalog import Catalog
 from lentigo.data.preprocess import Preprocess
 from lentigo.training.events import Event, describe
-from lentigo.training.setup import describe_rows, open_both
+from lentigo.training.rows import training_rows
+from lentigo.training.setup import check_batch, describe_rows, open_both
 from lentigo.training.stopping import stop_requests
 
 
@@ -31,14 +36,45 @@ def test_train_and_val_share_one_cache_limit(
     assert sum(len(images.cached) for images in both) == images_that_fit // 2
 
 
+@pytest.mark.parametrize("small_epochs", [0, 1])
+def test_the_smallest_size_that_is_trained_decides_whether_one_image_is_a_batch(
+    tiny: ModuleType, small_epochs: int
+) -> None:
+    training = {"batch_size": 1, "small_epochs": small_epochs, "small_size_px": 32}
+    config = tiny.make_config(training=training, preprocess={"resize_steps_px": [64]})
+    fabric = Fabric(accelerator="cpu", devices=1)
+    if not small_epochs:
+        check_batch(config, fabric)
+        return
+    with pytest.raises(ConfigError, match="one image of 32 px a process") as error:
+        check_batch(config, fabric)
+    assert "training.small_size_px" in error.value.remedy
+
+
 def test_rows_left_out_are_told(tiny: ModuleType, synthetic_catalog: Catalog) -> None:
     config = tiny.make_config()
     rows = synthetic_catalog.split("train")
     primary = rows.filter(lambda row: row.primary)
     text = describe_rows(synthetic_catalog, primary, synthetic_catalog.split("val"), config)
     assert f"training on {len(primary)} images" in text
-    assert f"{len(rows) - len(primary)} repeat photographs left out" in text
+    assert f"{len(rows) - len(primary)} left out as not primary" in text
     assert "drawn images" in text
+
+
+def test_why_there_are_no_rows_is_told(tiny: ModuleType, tiny_catalog: Catalog, tmp_path: Path) -> None:
+    repeats = replace(tiny_catalog, rows=tuple(replace(row, primary=False) for row in tiny_catalog))
+    train = tiny_catalog.split("train")
+    for catalog, settings, words in [
+        (tiny_catalog.split("val"), {}, "none of the 9 images is in train"),
+        (repeats, {}, "of the 26 images in train 0 are excluded by name (data.exclude_images), and the others are not"),
+        (tiny_catalog, {"exclude_images": [row.image_id for row in train]}, "26 images in train 26 are excluded"),
+    ]:
+        with pytest.raises(DataError, match=f"no training rows.*{re.escape(words)}"):
+            training_rows(catalog, tiny.make_config(data=settings))
+    unjudged = Catalog((*train, *repeats.split("val")))
+    for catalog, words in [(train, "0 of the 26 images are in val"), (unjudged, "9 of the 35 images are in val, none")]:
+        with pytest.raises(DataError, match=f"no validation rows.*{words}"):
+            tiny.start(tiny.make_config(), catalog, tmp_path, "run")
 
 
 def test_weights_that_saw_other_rows_are_taken_with_caution(

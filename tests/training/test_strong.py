@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import ModuleType
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -104,20 +105,21 @@ def test_correction_twice_is_refused() -> None:
 # --- Views --------------------------------------------------------------------------------------------------
 
 
-class Corner(nn.Module):
-    """Answers with the upper left pixel of each image."""
+class BesideTheCorner(nn.Module):
+    """Answers with the second pixel of each image's first row: one that a quarter turn does not leave in its place."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return images[:, :1, 0, 0].repeat(1, 7)
+        return images[:, :1, 0, 1].repeat(1, 7)
 
 
 @pytest.mark.parametrize("views", [1, 2, 4, 8])
 def test_views_are_the_mirrored_and_turned_images(tiny_catalog: Catalog, views: int) -> None:
     data = judged(tiny_catalog)
     images = np.stack([data[i].image.numpy() for i in range(len(data))])
-    corners = [images[:, 0, 0, 0], images[:, 0, 0, -1], images[:, 0, -1, 0], images[:, 0, -1, -1]]
-    expected = np.mean([corners[i % 4] for i in range(views)], axis=0)
-    found = predict_logits(Corner(), data, views=views)
+    upright = [images[:, 0, 0, 1], images[:, 0, 0, -2], images[:, 0, -1, 1], images[:, 0, -1, -2]]
+    turned = [images[:, 0, 1, 0], images[:, 0, 1, -1], images[:, 0, -2, 0], images[:, 0, -2, -1]]
+    expected = np.mean([*upright, *turned][:views], axis=0)
+    found = predict_logits(BesideTheCorner(), data, views=views)
     np.testing.assert_allclose(found.logits[:, 0], expected, rtol=1e-6)
 
 
@@ -178,6 +180,20 @@ def test_teachers_answer_without_their_prior_correction(
     with torch.no_grad():
         expected = torch.stack([functional.softmax(network(images) / 3.0, dim=1) for network in networks]).mean(dim=0)
     assert torch.allclose(trainer.teachers(images), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_teachers_compute_in_the_precision_of_the_student(
+    tiny: ModuleType, tiny_catalog: Catalog, teacher: RunDir, precision: Literal["32-true", "bf16-mixed"]
+) -> None:
+    config = tiny.make_config(distillation={"teachers": [str(teacher.best)], "weight": 0.5})
+    fabric = Fabric(accelerator="cpu", devices=1, precision=precision)
+    trainer = Trainer(config, tiny_catalog, fabric, tiny.score, lambda event: None)
+    dtypes: list[torch.dtype] = []
+    trainer.teachers.networks[0].register_forward_hook(lambda module, inputs, output: dtypes.append(output.dtype))
+    images, labels, _ = next(iter(trainer.loader(0, 0)))
+    trainer.step(images, labels, 0)
+    assert dtypes == [torch.bfloat16 if precision == "bf16-mixed" else torch.float32]
 
 
 def test_bad_teachers(tiny: ModuleType, tiny_catalog: Catalog, teacher: RunDir, tmp_path: Path) -> None:

@@ -22,6 +22,8 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 Strength = Literal["none", "sqrt", "inverse"]
 TrainSplit = Literal["train", "extra"]
+_CORRECTION: dict[Strength, float] = {"none": 0.0, "sqrt": 0.5, "inverse": 1.0}
+"""The power of a class's frequency that a strength takes away; two strengths act one upon the other."""
 
 
 NO_CHANGE = {"model.weights", "training.seed", "training.time_limit_min", "training.checkpoint_min"}
@@ -240,11 +242,11 @@ class Config(Section):
     def _consistent(self) -> Config:
         if self.loss.kind != "cross_entropy" and (self.regularization.mixup_alpha or self.regularization.cutmix_alpha):
             raise ValueError("mixup and cutmix need loss.kind = cross_entropy")
-        balanced = (self.training.sampler, self.loss.class_weights, self.loss.kind == "logit_adjusted")
-        if balanced[:2] == ("inverse", "inverse") or (balanced[2] and balanced[:2] != ("none", "none")):
+        correction = _CORRECTION[self.training.sampler] + _CORRECTION[self.loss.class_weights]
+        if correction > 1 or (self.loss.kind == "logit_adjusted" and correction):
             raise ValueError(
-                "the class imbalance would be corrected twice: use one of training.sampler, loss.class_weights and "
-                "loss.kind = logit_adjusted at full strength"
+                "the class imbalance would be corrected twice: training.sampler and loss.class_weights together take "
+                "inverse once or sqrt twice, and loss.kind = logit_adjusted takes neither"
             )
         if self.loss.kind == "logit_adjusted" and self.loss.prior_correction:
             raise ValueError("loss.kind = logit_adjusted corrects the prior already; set loss.prior_correction = 0")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,6 +81,7 @@ class Predictions:
         except UnicodeDecodeError as error:
             raise DataError(f"{path} is not a UTF-8 text file: {error}", "Pass a predictions CSV.") from None
         rows = list(csv.reader(io.StringIO(text)))
+        require_commas(path, rows[0] if rows else ())
         if not rows or tuple(rows[0]) != _HEADER:
             found = ",".join(rows[0]) if rows else "an empty file"
             raise DataError(
@@ -106,11 +108,23 @@ class Predictions:
             parts = [f"malformed: {first_five(problems)}"] if problems else []
             parts += [f"image_id given twice: {first_five(duplicates)}"] if duplicates else []
             raise DataError(f"{path}: {'; '.join(parts)}", "Restore the file or run `lentigo evaluate` again.")
-        return cls(
-            tuple(row[0] for row in rows[1:]),
-            tuple(row[1] for row in rows[1:]),
-            np.asarray(labels, dtype=np.int64).reshape(-1),
-            np.asarray(logits, dtype=np.float32).reshape(-1, NUM_CLASSES),
+        try:
+            return cls(
+                tuple(row[0] for row in rows[1:]),
+                tuple(row[1] for row in rows[1:]),
+                np.asarray(labels, dtype=np.int64).reshape(-1),
+                np.asarray(logits, dtype=np.float32).reshape(-1, NUM_CLASSES),
+            )
+        except DataError as error:
+            raise DataError(f"{path}: {error.message}", error.remedy) from None
+
+
+def require_commas(path: Path, header: Sequence[str]) -> None:
+    """DataError where a table's header, read as comma-separated, is one cell with semicolons in it."""
+    if len(header) == 1 and ";" in header[0]:
+        raise DataError(
+            f"{path}: expected columns separated by commas; found them separated by semicolons",
+            "Save the table with commas.",
         )
 
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from lentigo.evaluation.calibration import Calibration
     from lentigo.evaluation.clinical_results import ClinicalJudgement, Reliability
     from lentigo.evaluation.conformal import Kind, SetJudgement
+    from lentigo.evaluation.examine import CalibratedBy
     from lentigo.evaluation.explain import ExplanationCheck
     from lentigo.evaluation.outliers import OutlierJudgement
     from lentigo.evaluation.robustness import Robustness
@@ -25,7 +26,7 @@ def card_sections(findings: Findings) -> dict[SectionName, ScoreTable]:
     sections: dict[SectionName, ScoreTable] = {}
     split, examination, calibration = findings.split, findings.examination, findings.calibration
     if examination is not None:
-        sections["malignant"] = malignant_section(examination.clinical, split)
+        sections["malignant"] = malignant_section(examination.clinical, split, examination.calibrated_by)
         if calibration is not None:
             reliability = {f"{split}, raw": examination.before}
             if examination.calibrated_by != "not calibrated":
@@ -43,7 +44,7 @@ def card_sections(findings: Findings) -> dict[SectionName, ScoreTable]:
     return sections
 
 
-def malignant_section(judged: ClinicalJudgement, split: str) -> ScoreTable:
+def malignant_section(judged: ClinicalJudgement, split: str, calibrated_by: CalibratedBy) -> ScoreTable:
     """The binary questions: how well the score ranks, and what each frozen threshold does."""
     scores = []
     for question, found in judged.questions.items():
@@ -65,7 +66,18 @@ def malignant_section(judged: ClinicalJudgement, split: str) -> ScoreTable:
     return ScoreTable(
         f"Malignant or not, {split}",
         tuple(scores),
-        _thresholds_text(judged),
+        f"{_thresholds_text(judged)} {ranking_text(calibrated_by)}".rstrip(),
+    )
+
+
+def ranking_text(calibrated_by: CalibratedBy) -> str:
+    """Why a class has another AUC here than in the table of classes; empty where it has the same."""
+    if calibrated_by == "not calibrated":
+        return ""
+    fitted = "cross-fitted on val" if calibrated_by == "cross-fitted on val" else "calibrated on val"
+    return (
+        f"Images are ranked by probabilities {fitted}, so that an AUC may differ a little from that in the table of "
+        "classes, which ranks by the plain softmax."
     )
 
 

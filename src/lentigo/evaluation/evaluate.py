@@ -11,10 +11,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from lentigo.core.errors import DataError, first_five
 from lentigo.core.predictions import Predictions
 from lentigo.core.taxonomy import CLASS_CODES, CLASSES, NUM_CLASSES
+from lentigo.evaluation.intervals import LESION_BOOTSTRAP
 from lentigo.evaluation.metrics import Estimate, confusion_matrix, estimate, overall_scores
 from lentigo.evaluation.scores import Scores
-
-INTERVAL = "95% lesion-cluster bootstrap"
 
 
 class ClassJudgement(BaseModel):
@@ -109,7 +108,7 @@ def judge(
         n_lesions=len(np.unique(lesions)),
         resamples=resamples,
         seed=seed,
-        interval=INTERVAL,
+        interval=LESION_BOOTSTRAP,
         classes=CLASS_CODES,
         metrics=dict(found.overall),
         per_class=per_class,

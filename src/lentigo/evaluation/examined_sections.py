@@ -12,7 +12,7 @@ from lentigo.core.taxonomy import CLASS_CODES
 from lentigo.evaluation import curve_figures, group_figures, judgement_figures
 from lentigo.evaluation.calibration import Calibration
 from lentigo.evaluation.card_facts import ScoreTable, SectionName
-from lentigo.evaluation.card_sections import card_sections
+from lentigo.evaluation.card_sections import card_sections, ranking_text
 from lentigo.evaluation.curves import precision_recall_points, roc_points
 from lentigo.evaluation.delong import MALIGNANT, task_scores
 from lentigo.evaluation.evaluate import Judgement
@@ -88,7 +88,8 @@ def _of_the_examination(
         ),
     }
     sections = {heading: _body(figures, tables.get(name), text) for name, (heading, figures, text) in drawn.items()}
-    figures, text = _subgroups(run, split, examination, note), tables["subgroups"].text
+    figures = _subgroups(run, split, examination, note)
+    text = f"{tables['subgroups'].text} {ranking_text(examination.calibrated_by)}".rstrip()
     return sections | {"Subgroups": _body(figures, None, text) + subgroup_table(examination.subgroups)}
 
 

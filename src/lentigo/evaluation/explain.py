@@ -16,7 +16,6 @@ All numbers are means over images with lesion-bootstrap intervals.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from importlib.util import find_spec
 
 import numpy as np
@@ -32,9 +31,9 @@ from lentigo.evaluation.intervals import mean_estimate
 from lentigo.evaluation.metrics import Estimate, Floats, Groups, Labels, ratio
 from lentigo.models.checkpoint import ModelSpec
 from lentigo.models.network import build_network, find_architecture
+from lentigo.training.inference import Progress
 
 Maps = NDArray[np.float32]
-Progress = Callable[[int, int], None]
 
 OPACITY = 0.65
 CELLS_PER_SIDE = 14

@@ -23,16 +23,17 @@ from lentigo.core.taxonomy import CLASS_CODES, parse_label
 from lentigo.data.images import load_image
 from lentigo.evaluation.explain import (
     ExplanationCheck,
-    Progress,
     all_probabilities,
     check_explanations,
     class_maps,
     overlay,
     to_heat,
 )
+from lentigo.evaluation.run_metrics import require_present_weights
 from lentigo.evaluation.thumbnails import jpeg_thumbnail
 from lentigo.models.checkpoint import load_checkpoint
 from lentigo.models.network import find_architecture
+from lentigo.training.inference import Progress
 from lentigo.training.run import read_catalog
 
 
@@ -123,6 +124,7 @@ def explain_run(
     test-time augmentation the run is judged with, so a probability may differ a little from that in the predictions.
 
     Raises:
+        CheckpointError: where the split was judged with other weights.
         ConfigError: for an unknown split, or a network without a class map.
         DataError: for an unknown class, unreadable files, two files of one name, or a split that was not judged.
     """
@@ -206,6 +208,7 @@ def _judged_cases(run: RunDir, split: str, count: int) -> list[_Case]:
             f"{run.path} was not judged on {split} yet; only images that were judged are explained",
             f"Run `lentigo evaluate {run.path} --split {split}` first.",
         )
+    require_present_weights(run, split)
     predictions = Predictions.from_csv(run.predictions(split))
     rows = {row.image_id: row for row in read_catalog(run)}
     chosen = choose_images(predictions, count)

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from lentigo.core.errors import DataError, first_five
+from lentigo.core.predictions import require_commas
 from lentigo.core.taxonomy import ISIC_2018_COLUMNS, parse_label
 from lentigo.evaluation.metrics import Floats, Labels
 
@@ -159,6 +160,7 @@ def _read_rows(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
         raise DataError(f"{path}: expected a CSV file in UTF-8; found {error}", "Save it as CSV in UTF-8.") from None
     if not rows:
         raise DataError(f"{path}: expected a header; found an empty file", "Write the file again.")
+    require_commas(path, rows[0][1])
     return rows[0][1], rows[1:]
 
 

@@ -21,7 +21,7 @@ from lentigo.core.taxonomy import NUM_CLASSES
 from lentigo.evaluation.arms import align, check_split, is_synthetic
 from lentigo.evaluation.compare import Difference, paired_differences
 from lentigo.evaluation.ensemble import Member, describe_member, read_ensemble
-from lentigo.evaluation.evaluate import INTERVAL
+from lentigo.evaluation.intervals import LESION_BOOTSTRAP
 from lentigo.evaluation.metrics import Estimate
 from lentigo.evaluation.resampling import (
     LOWER_IS_BETTER,
@@ -170,7 +170,7 @@ def _table(
         n_lesions=n_lesions,
         resamples=resamples,
         seed=seed,
-        interval=INTERVAL,
+        interval=LESION_BOOTSTRAP,
         rows=tuple(rows),
         synthetic=any(is_synthetic(entry.run.predictions(split)) for entry in entries),
     )

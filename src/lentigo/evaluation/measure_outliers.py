@@ -37,7 +37,7 @@ from lentigo.evaluation.outliers import (
     max_softmax,
 )
 from lentigo.models.checkpoint import load_checkpoint
-from lentigo.training.inference import Progress, extract_features, predict_logits
+from lentigo.training.inference import Progress, extract_features, predict_with_features
 from lentigo.training.rows import judged_rows, training_rows
 from lentigo.training.run import read_catalog
 
@@ -112,11 +112,11 @@ def measure_outliers(
 
 def score_images(network: nn.Module, dataset: LesionDataset, statistics: FeatureStatistics) -> dict[ScoreName, Floats]:
     """Every score of every image, (N,) each; one view."""
-    logits = predict_logits(network, dataset).logits
+    predictions, features = predict_with_features(network, dataset)
     return {
-        "mahalanobis": statistics.distances(extract_features(network, dataset)),
-        "energy": energy(logits),
-        "max_softmax": max_softmax(logits),
+        "mahalanobis": statistics.distances(features),
+        "energy": energy(predictions.logits),
+        "max_softmax": max_softmax(predictions.logits),
     }
 
 

@@ -25,7 +25,7 @@ from lentigo.evaluation.card_facts import (
 from lentigo.evaluation.checklist import answer_checklists, checklist_section
 from lentigo.evaluation.evaluate import Judgement
 from lentigo.evaluation.markdown import plain, table
-from lentigo.evaluation.report import RESEARCH_NOTICE, _looks
+from lentigo.evaluation.report import RESEARCH_NOTICE, looks_text
 from lentigo.evaluation.report_tables import KEY_NUMBERS
 from lentigo.evaluation.subgroups import SKIN_TONE_STATEMENT
 from lentigo.evaluation.wording import PLAIN, SHARE, count_text, interval_text, plural, value_text, value_with_interval
@@ -139,7 +139,7 @@ def _evaluation_data(facts: CardFacts) -> str:
     shown = table(("split", "size", "classes"), rows) if rows else "No split was judged."
     return (
         f"{shown}\n\nOne image per lesion is judged. Known of the images trained on and judged: {known}. "
-        f"{_looks(facts.test_looks)}"
+        f"{looks_text(facts.test_looks)}"
     )
 
 

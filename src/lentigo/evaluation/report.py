@@ -140,10 +140,11 @@ def _split_body(judgement: Judgement) -> str:
 
 def _looks_line(judgement: Judgement, test_looks: int) -> str:
     """Beside a test score, how often the test split was judged: each look makes the score less of a test."""
-    return f'<p class="versus">{_looks(test_looks)}</p>' if judgement.split == "test" else ""
+    return f'<p class="versus">{looks_text(test_looks)}</p>' if judgement.split == "test" else ""
 
 
-def _looks(test_looks: int) -> str:
+def looks_text(test_looks: int) -> str:
+    """How often the test split was judged, as a sentence."""
     if test_looks == 0:
         return "The test split has not been looked at."
     times = {1: "once", 2: "twice"}.get(test_looks, f"{test_looks} times")
@@ -215,7 +216,7 @@ def _text_reports(judged: Sequence[Judgement]) -> str:
 
 def _limits(judgement: Judgement, test_looks: int, selection_metric: str) -> str:
     few = [code for code, scores in judgement.per_class.items() if scores.n_lesions < 30]
-    items = [_looks(test_looks)]
+    items = [looks_text(test_looks)]
     if judgement.split == "val" and selection_metric != "last":
         items.append("The val split also serves to choose the epoch, so its scores are a little too good.")
     if few:

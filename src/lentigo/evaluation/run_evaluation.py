@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -23,23 +23,26 @@ from lentigo.evaluation.measure_outliers import measure_outliers
 from lentigo.evaluation.metrics import score
 from lentigo.evaluation.outliers import OutlierJudgement
 from lentigo.evaluation.robustness import Robustness, judge_corrupted, predict_corrupted, stratified_subset
-from lentigo.evaluation.run_records import (
+from lentigo.evaluation.run_metrics import (
     WEIGHTS_KEY,
-    drop_stale,
+    judge_remedy,
     judged_weights,
+    present_weights,
+    read_metrics,
+    require_present_weights,
+)
+from lentigo.evaluation.run_records import (
+    drop_stale,
     read_calibration,
     read_examinations,
     read_findings,
     read_judgements,
-    read_metrics,
 )
 from lentigo.evaluation.run_report import JUDGED_SPLITS, render_report
-from lentigo.models.checkpoint import ModelSpec, add_calibration, load_checkpoint, load_tensors, weights_digest
-from lentigo.training.inference import predict_logits
+from lentigo.models.checkpoint import ModelSpec, add_calibration, load_checkpoint
+from lentigo.training.inference import Progress, predict_logits
 from lentigo.training.rows import judged_rows
 from lentigo.training.run import read_catalog
-
-Progress = Callable[[int, int], None]
 
 
 def epoch_scores(predictions: Predictions) -> Mapping[str, float]:
@@ -105,7 +108,7 @@ def evaluate_run(
         if split == "test":
             run.add_look()
             predictions.to_csv(run.predictions(split))  # at once: what was looked at is never computed again
-        return _judge(run, split, predictions, catalog, resamples, _present_weights(run))
+        return _judge(run, split, predictions, catalog, resamples, present_weights(run))
 
 
 def judge_again(run: RunDir, split: str, *, resamples: int = 2000) -> Judgement:
@@ -117,8 +120,8 @@ def judge_again(run: RunDir, split: str, *, resamples: int = 2000) -> Judgement:
     """
     with run.lock():
         if not run.predictions(split).is_file():
-            raise DataError(f"{run.path} holds no predictions of {split}", _again(run, split))
-        _require_present_weights(run, split)
+            raise DataError(f"{run.path} holds no predictions of {split}", judge_remedy(run, split))
+        require_present_weights(run, split)
         predictions = Predictions.from_csv(run.predictions(split))
         return _judge(run, split, predictions, read_catalog(run), resamples, judged_weights(run, split))
 
@@ -162,7 +165,7 @@ def _judge(
     `weights` is the digest of those that the predictions are of, empty where it is not known.
     """
     if split == "val" and weights and (dropped := drop_stale(run, weights)):
-        again = f". {_again(run, 'test')} That is one more look" if "test" in dropped else ""
+        again = f". {judge_remedy(run, 'test')} That is one more look" if "test" in dropped else ""
         warnings.warn(
             f"the weights changed since they were judged; dropped from {run.path}: {', '.join(dropped)}{again}",
             stacklevel=2,
@@ -263,21 +266,4 @@ def judge_outliers(
 def _require_val(run: RunDir) -> None:
     if "val" not in read_judgements(run):
         raise DataError(f"{run.path} was not judged on val yet", f"Run `lentigo evaluate {run.path}` first.")
-    _require_present_weights(run, "val")
-
-
-def _require_present_weights(run: RunDir, split: str) -> None:
-    """CheckpointError where the stored predictions of a split are of other weights than the run has now."""
-    if run.best.is_file() and judged_weights(run, split) not in ("", _present_weights(run)):
-        raise CheckpointError(
-            f"{run.best} is not the model whose predictions of {split} the run holds; the training went on since",
-            _again(run, "val"),  # which drops what is stale
-        )
-
-
-def _present_weights(run: RunDir) -> str:
-    return weights_digest(load_tensors(run.best)[0])
-
-
-def _again(run: RunDir, split: str) -> str:
-    return f"Judge {split} again: lentigo evaluate {run.path} --split {split}."
+    require_present_weights(run, "val")

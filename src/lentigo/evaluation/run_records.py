@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -20,11 +19,9 @@ from lentigo.evaluation.examine import Examination
 from lentigo.evaluation.explain_run import Explanations, read_explanations
 from lentigo.evaluation.outliers import OutlierJudgement
 from lentigo.evaluation.robustness import Robustness
+from lentigo.evaluation.run_metrics import judged_weights, read_metrics, read_object
 
 Record = TypeVar("Record", bound=BaseModel)
-
-WEIGHTS_KEY = "weights_sha256"
-"""Beside a judgement in metrics.json: `checkpoint.weights_digest` of the weights that the predictions are of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,26 +55,9 @@ def read_log(path: Path) -> list[dict[str, float]]:
         raise DataError(f"{path} is damaged: {error}", "Restore it, or delete it to go without curves.") from None
 
 
-def read_metrics(run: RunDir) -> dict[str, Any]:
-    """Content of metrics.json by split; empty where nothing was judged yet."""
-    if not run.metrics.is_file():
-        return {}
-    return read_object(run.metrics, "Delete it and run `lentigo evaluate` again.")
-
-
 def read_judgements(run: RunDir) -> dict[str, Judgement]:
     """The judgements in metrics.json by split; DataError where it is damaged."""
     return {name: Judgement.from_dict(content) for name, content in read_metrics(run).items()}
-
-
-def judged_weights(run: RunDir, split: str) -> str:
-    """Digest of the weights that the stored predictions of a split are of; empty where it is not known.
-
-    Predictions alone are left of a judgement of test that was cut off: they are of the weights that val was judged
-    with, or test would not have been opened.
-    """
-    metrics = read_metrics(run)
-    return str(metrics.get(split, metrics.get("val", {})).get(WEIGHTS_KEY, ""))
 
 
 def drop_stale(run: RunDir, weights: str) -> list[str]:
@@ -112,16 +92,6 @@ def _unlink(*paths: Path) -> bool:
     for path in found:
         path.unlink()
     return bool(found)
-
-
-def read_object(path: Path, remedy: str) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{path} is damaged: {error}", remedy) from None
-    if not isinstance(content, dict):
-        raise DataError(f"{path} is damaged: expected an object, found {type(content).__name__}", remedy)
-    return content
 
 
 def read_examinations(run: RunDir) -> dict[str, Examination]:

@@ -23,12 +23,8 @@ from lentigo.evaluation.examined_sections import examined_sections
 from lentigo.evaluation.mining_gallery import mining_section, write_suspects
 from lentigo.evaluation.model_card import write_model_card
 from lentigo.evaluation.report import write_report
-from lentigo.evaluation.run_records import (
-    read_findings,
-    read_judgements,
-    read_log,
-    read_object,
-)
+from lentigo.evaluation.run_metrics import read_object
+from lentigo.evaluation.run_records import read_findings, read_judgements, read_log
 from lentigo.evaluation.show_data import draw_grids
 from lentigo.evaluation.thumbnails import jpeg_thumbnail
 from lentigo.models.weights import origin_name
@@ -48,7 +44,7 @@ def render_report(run: RunDir) -> Path:
     findings = read_findings(run, answering)  # damaged files must be known before anything is drawn
     catalog = read_catalog(run)
     log_rows = read_log(run.log)
-    gallery, run_facts = _gallery(run, catalog, judgements), _run_facts(run, catalog)
+    gallery, run_facts = _gallery(run, catalog, judgements), read_run_facts(run, catalog)
     note = SYNTHETIC_NOTICE if catalog.synthetic else ""
     if run.mining_rounds:
         write_suspects(run, RoundTable.from_csv(run.mining_rounds[-1]), catalog)
@@ -104,7 +100,8 @@ def _image_grids(run: RunDir, catalog: Catalog, config: Config) -> dict[str, Pat
     return {"images": prepared, "images_augmented": augmented}
 
 
-def _run_facts(run: RunDir, catalog: Catalog) -> dict[str, str]:
+def read_run_facts(run: RunDir, catalog: Catalog) -> dict[str, str]:
+    """What report, card and model.json say of a training, in words."""
     config, status = load_recipe(str(run.config)), run.read_status()
     environment: dict[str, Any] = {}
     if run.environment.is_file():

@@ -15,18 +15,12 @@ from lentigo.data.catalog import Catalog
 from lentigo.evaluation.study import Item, Study
 from lentigo.models.weights import origin_name
 from lentigo.training.mining_run import merge_round
+from lentigo.training.state import WITHOUT_EFFECT
 
 State = Literal["done", "to judge", "resumes", "to run", "waits for"]
 
-# Where images are cached and when a state is saved changes no result; a teacher's or parent's path is covered by
-# its own digest.
-NOT_IN_DIGEST: dict[str, Any] = {
-    "about": True,
-    "data": {"cache", "cache_limit_mb", "num_workers"},
-    "training": {"time_limit_min", "checkpoint_min"},
-    "distillation": {"teachers"},
-    "mining": {"parent"},
-}
+# A teacher's or parent's path is covered by its own digest.
+NOT_IN_DIGEST: dict[str, Any] = WITHOUT_EFFECT | {"distillation": {"teachers"}, "mining": {"parent"}}
 
 
 @dataclass(frozen=True, slots=True)

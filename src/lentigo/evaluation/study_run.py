@@ -16,7 +16,7 @@ from lentigo.core.run_dir import RunDir
 from lentigo.data.catalog import Catalog
 from lentigo.evaluation.evaluate import Judgement
 from lentigo.evaluation.run_evaluation import epoch_scores, evaluate_run, judge_again
-from lentigo.evaluation.run_records import read_metrics
+from lentigo.evaluation.run_metrics import judged_weights, present_weights, read_metrics
 from lentigo.evaluation.study import Item, Study
 from lentigo.evaluation.study_compare import write_comparison
 from lentigo.evaluation.study_plan import (
@@ -165,7 +165,7 @@ class StudyRunner:
         judged = split in read_metrics(run)
         if split == "test":
             return not (judged and run.read_looks())  # one look; the numbers of the first stand
-        return not (judged and run.predictions(split).is_file() and _age(run.metrics) >= _age(run.best))
+        return not (judged and run.predictions(split).is_file() and judged_weights(run, split) == present_weights(run))
 
     def _result(self, plan: Planned, run: RunDir) -> dict[str, Any]:
         row, item = plan.item.row, plan.item
@@ -189,10 +189,6 @@ class StudyRunner:
 
     def _say(self, text: str) -> None:
         self.listen(Message(f"{self.study.name}: {text}"))
-
-
-def _age(path: Path) -> float:
-    return path.stat().st_mtime
 
 
 def _without_folders(value: Any) -> Any:

@@ -10,7 +10,8 @@ from lentigo.core.config import load_recipe
 from lentigo.core.errors import DataError
 from lentigo.core.files import write_json_atomic
 from lentigo.core.run_dir import RunDir
-from lentigo.evaluation.run_records import read_log, read_metrics
+from lentigo.evaluation.run_metrics import read_metrics
+from lentigo.evaluation.run_records import read_log
 from lentigo.models.weights import origin_name
 from lentigo.training.rows import judged_rows, training_rows
 from lentigo.training.run import read_catalog

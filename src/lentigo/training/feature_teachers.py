@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,8 +18,7 @@ from lentigo.models.checkpoint import weights_digest
 from lentigo.models.features import pooled_features
 from lentigo.models.network import Architecture, build_network, find_architecture
 from lentigo.models.weights import load_weights, read_tensors
-
-Progress = Callable[[int, int], None]
+from lentigo.training.inference import Progress
 
 STATISTICS_IMAGES = 2048
 """Images from which means and deviations are estimated; with these both are known to about 2 %."""

@@ -49,13 +49,26 @@ def predict_logits(
         channels_last=channels_last,
         progress=lambda done: progress(min(done * world_size, len(dataset)), len(dataset)),
     )
-    rows = dataset.images.catalog.rows
-    return Predictions(
-        tuple(row.image_id for row in rows),
-        tuple(row.lesion_id for row in rows),
-        dataset.images.catalog.labels,
-        _gather(logits, len(dataset), world_size),
+    return _table(dataset, _gather(logits, len(dataset), world_size))
+
+
+def predict_with_features(
+    network: nn.Module, dataset: LesionDataset, *, device: torch.device | str = "cpu", batch_size: int = 64
+) -> tuple[Predictions, NDArray[np.float32]]:
+    """What `predict_logits` of one view and `extract_features` give, from one pass, by this process alone."""
+    found = _forward(
+        lambda batch: torch.cat(_logits_and_features(network, batch), dim=1),
+        network,
+        dataset,
+        range(len(dataset)),
+        device=device,
+        batch_size=batch_size,
+        num_workers=0,
+        channels_last=True,
+        progress=lambda done: None,
     )
+    logits, features = np.split(found, [NUM_CLASSES], axis=1)
+    return _table(dataset, np.ascontiguousarray(logits)), np.ascontiguousarray(features)
 
 
 def extract_features(
@@ -73,6 +86,20 @@ def extract_features(
         channels_last=True,
         progress=lambda done: None,
     )
+
+
+def _logits_and_features(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits (N, C) and, of the same last feature map, what `pooled_features` gives (N, D)."""
+    if hasattr(network, "forward_features") and hasattr(network, "forward_head"):
+        maps: Tensor = network.forward_features(images)
+        return network.forward_head(maps).float(), network.forward_head(maps, pre_logits=True).float()
+    body = getattr(network, "features", None)
+    if not isinstance(body, nn.Module):
+        return network(images).float(), pooled_features(network, images).float()  # which says what it expects
+    kept: list[Tensor] = []
+    with body.register_forward_hook(lambda module, inputs, output: kept.append(output)):
+        logits: Tensor = network(images)
+    return logits.float(), kept[0].mean(dim=(2, 3)).float()
 
 
 def _forward(
@@ -105,6 +132,16 @@ def _forward(
             progress(done)
     network.train(was_training)
     return np.concatenate(parts)
+
+
+def _table(dataset: LesionDataset, logits: NDArray[np.float32]) -> Predictions:
+    rows = dataset.images.catalog.rows
+    return Predictions(
+        tuple(row.image_id for row in rows),
+        tuple(row.lesion_id for row in rows),
+        dataset.images.catalog.labels,
+        logits,
+    )
 
 
 def _views(images: Tensor, count: int) -> Iterator[Tensor]:

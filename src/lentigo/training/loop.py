@@ -98,8 +98,9 @@ class Trainer:
         train, val = training_rows(catalog, config), judged_rows(catalog, "val")
         if not len(val) and config.training.selection_metric != "last":
             raise DataError(
-                f"no validation rows, but training.selection_metric = {config.training.selection_metric}",
-                "Add a val split, or pass --set training.selection_metric=last.",
+                f"no validation rows, but training.selection_metric = {config.training.selection_metric}; "
+                f"{len(catalog.split('val'))} of the {len(catalog)} images are in val, none of them primary",
+                "Add a val split with a primary image of each lesion, or pass --set training.selection_metric=last.",
             )
         listen(Message(describe_rows(catalog, train, val, config)))
         self.table = table
@@ -218,7 +219,9 @@ class Trainer:
         loss = self.loss(logits.float(), targets)
         if len(self.teachers):
             distillation = self.config.distillation
-            follow = distillation_loss(logits.float(), self.teachers(mixed), distillation.temperature)
+            with self.fabric.autocast():
+                taught = self.teachers(mixed)
+            follow = distillation_loss(logits.float(), taught, distillation.temperature)
             loss = (1 - distillation.weight) * loss + distillation.weight * follow
         self.fabric.backward(loss)
         if clip_norm:
@@ -267,7 +270,8 @@ class Trainer:
             )
             if stop:
                 return False
-            if over:
+            ended = progress.batch == self.steps_per_epoch and progress.epoch + 1 == self.config.training.epochs
+            if over and not ended:
                 progress.finished = "time limit"
                 return True
             if save:

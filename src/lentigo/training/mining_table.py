@@ -57,7 +57,7 @@ class RoundTable:
         return 1 - self.mean_confidence
 
     def ordered(self, rows: Catalog) -> RoundTable:
-        """The same table in the order of `rows`; DataError where it is of other images."""
+        """The same table in the order of `rows`; DataError where it is of other images, labels or lesions."""
         place = {image_id: i for i, image_id in enumerate(self.image_id)}
         missing = [row.image_id for row in rows if row.image_id not in place]
         if missing or len(place) != len(rows):
@@ -67,6 +67,17 @@ class RoundTable:
                 "Mine the run again with `lentigo mine`.",
             )
         order = [place[row.image_id] for row in rows]
+        changed = [
+            row.image_id
+            for row, i in zip(rows, order, strict=True)
+            if (row.label, row.lesion_id) != (self.label[i], self.lesion_id[i])
+        ]
+        if changed:
+            raise DataError(
+                f"the mining table has another label or lesion than the training set for {len(changed)} of its "
+                f"{len(self)} images: {first_five(changed)}",
+                "Mine the run again with `lentigo mine`.",
+            )
         columns: dict[str, Any] = {name: getattr(self, name) for name in _NAMES}
         for name, column in columns.items():
             columns[name] = tuple(column[i] for i in order) if name in _TEXTS else column[order]

@@ -30,7 +30,7 @@ from lentigo.data.splits import fold_assignment
 from lentigo.models.checkpoint import is_model, load_checkpoint
 from lentigo.models.weights import weights_path
 from lentigo.training.events import Listener, Message
-from lentigo.training.inference import extract_features, predict_logits
+from lentigo.training.inference import extract_features, predict_with_features
 from lentigo.training.loop import Score
 from lentigo.training.mining import measure_hardness, neighbor_agreement
 from lentigo.training.mining_table import Floats, RoundTable
@@ -154,9 +154,9 @@ def _judge_fold(
     judged, trained = (
         LesionDataset(open_images(rows.pick(wanted), spec.preprocess, config.data)) for wanted in (held_out, ~held_out)
     )
-    predictions = predict_logits(network, judged, device=device)
+    predictions, features = predict_with_features(network, judged, device=device)
     agreement = neighbor_agreement(
-        extract_features(network, judged, device=device),
+        features,
         judged.images.catalog.labels,
         extract_features(network, trained, device=device),
         trained.images.catalog.labels,

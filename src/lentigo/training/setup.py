@@ -25,11 +25,14 @@ NETWORK_STRIDE_PX = 32
 def check_batch(config: Config, fabric: Fabric) -> None:
     """BatchNorm cannot train on one value per channel: one image whose last feature map is a single pixel."""
     training, size_px = config.training, config.preprocess.resize_steps_px[-1]
+    if training.small_epochs:
+        size_px = training.small_size_px
     alone = training.batch_size <= fabric.world_size and size_px <= NETWORK_STRIDE_PX
     if alone and config.model.batch_norm != "frozen":
         raise ConfigError(
             f"one image of {size_px} px a process leaves BatchNorm a single value per channel",
-            "Raise training.batch_size, use larger images, or pass model.batch_norm=frozen.",
+            "Raise training.batch_size, use larger images (preprocess.resize_steps_px, training.small_size_px), or "
+            "pass model.batch_norm=frozen.",
         )
 
 
@@ -37,7 +40,7 @@ def describe_rows(catalog: Catalog, train: Catalog, val: Catalog, config: Config
     """One line on what is trained and judged, and on what is left out."""
     excluded = len(set(config.data.exclude_images))
     left_out = len(catalog.split(*config.data.train_splits)) - len(train) - excluded
-    repeats = f", {left_out} repeat photographs left out (data.include_repeats)" if left_out > 0 else ""
+    repeats = f", {left_out} left out as not primary (data.include_repeats)" if left_out > 0 else ""
     repeats += f", {excluded} excluded by name (data.exclude_images)" if excluded else ""
     drawn = "; drawn images, not patients" if catalog.synthetic else ""
     return f"training on {len(train)} images{repeats}; validating on {len(val)}, one a lesion{drawn}"

@@ -99,19 +99,20 @@ def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
+WITHOUT_EFFECT: dict[str, Any] = {
+    "about": True,
+    "data": {"cache", "cache_limit_mb", "num_workers"},
+    "training": {"time_limit_min", "checkpoint_min"},
+}
+"""Settings that change no result: a recipe's description, where images are cached, limits on time and saving."""
+
+
 def config_digest(config: Config) -> str:
-    """Digest of all settings that change the result; limits on time and what is kept where do not.
+    """Digest of all settings that change the result.
 
     Settings at their defaults are left out, so that a new key does not part a run from its saved state.
     """
-    text = config.model_dump_json(
-        exclude_defaults=True,
-        exclude={
-            "about": True,
-            "data": {"cache", "cache_limit_mb", "num_workers"},
-            "training": {"time_limit_min", "checkpoint_min"},
-        },
-    )
+    text = config.model_dump_json(exclude_defaults=True, exclude=WITHOUT_EFFECT)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
