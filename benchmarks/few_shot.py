@@ -23,8 +23,9 @@ import numpy as np
 from recording import record
 from safetensors.torch import save_file
 
-from lentigo.core.config import Config, load_recipe
+from lentigo.core.config import Config
 from lentigo.core.predictions import Predictions
+from lentigo.core.recipes import load_recipe
 from lentigo.core.taxonomy import CLASS_CODES
 from lentigo.data.cache import ImageSource, open_images
 from lentigo.data.catalog import Catalog, Row

@@ -16,8 +16,8 @@ import numpy as np
 from paired_scores import paired_scores
 from recording import record
 
-from lentigo.core.config import load_recipe
 from lentigo.core.errors import ConfigError
+from lentigo.core.recipes import load_recipe
 from lentigo.core.run_dir import RunDir
 from lentigo.data.cache import open_images
 from lentigo.data.dataset import LesionDataset

@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader
 from torchvision import models
 from training import PlainDataset, plain_steps
 
-from lentigo.core.config import load_recipe
+from lentigo.core.recipes import load_recipe
 from lentigo.data.catalog import Catalog
 from lentigo.data.sources import load_catalog
 from lentigo.evaluation.run_evaluation import epoch_scores

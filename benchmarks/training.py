@@ -28,7 +28,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
 from torchvision import models, transforms
 
-from lentigo.core.config import load_recipe
+from lentigo.core.recipes import load_recipe
 from lentigo.data.catalog import Catalog, Row
 from lentigo.data.sampling import class_weights
 from lentigo.data.sources import load_catalog

@@ -18,9 +18,9 @@ from api_page import NOTE, api_page, doc_text, first_line
 from pydantic import BaseModel
 
 from lentigo.cli.app import app
-from lentigo.core.config import all_keys, load_recipe, recipe_names
 from lentigo.core.errors import ExitCode
 from lentigo.core.predictions import Predictions
+from lentigo.core.recipes import all_keys, load_recipe, recipe_names
 from lentigo.core.run_dir import RunDir
 from lentigo.core.taxonomy import NUM_CLASSES
 from lentigo.data.catalog import Row

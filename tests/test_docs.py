@@ -14,8 +14,9 @@ import pytest
 import typer
 
 from lentigo.cli.app import app
-from lentigo.core.config import Config, all_keys, load_recipe, recipe_names
+from lentigo.core.config import Config
 from lentigo.core.errors import ConfigError
+from lentigo.core.recipes import all_keys, load_recipe, recipe_names
 
 UsageError = typer.BadParameter.__mro__[1]
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -194,7 +194,7 @@ def show(
         balance, images, augmented = lentigo.show("split.csv", "figures", recipe="demo")
     """
     _require_training()
-    from lentigo.core.config import load_recipe
+    from lentigo.core.recipes import load_recipe
     from lentigo.evaluation.show_data import show_data
 
     return show_data(_catalog(data), load_recipe(str(recipe)), Path(folder), format, seed)
@@ -231,7 +231,7 @@ def train(
         )
     """
     _require_training()
-    from lentigo.core.config import load_recipe
+    from lentigo.core.recipes import load_recipe
     from lentigo.evaluation.run_evaluation import epoch_scores
     from lentigo.training.run import Devices, start_run
 

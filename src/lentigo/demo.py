@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lentigo.core.config import load_recipe
 from lentigo.core.errors import ConfigError
+from lentigo.core.recipes import load_recipe
 from lentigo.core.run_dir import RunDir
 from lentigo.data.make_split import make_splits
 from lentigo.data.sources import load_catalog

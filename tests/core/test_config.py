@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from lentigo.core.config import AugmentConfig, Config, all_keys, load_recipe, parse_config, recipe_names
+from lentigo.core.config import AugmentConfig, Config
 from lentigo.core.errors import ConfigError
+from lentigo.core.recipes import all_keys, load_recipe, parse_config, recipe_names
 from lentigo.models.network import ARCHITECTURES
 
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from lentigo.core.config import AugmentConfig, DataConfig, load_recipe, recipe_names
+from lentigo.core.config import AugmentConfig, DataConfig
+from lentigo.core.recipes import load_recipe, recipe_names
 from lentigo.data.augment import Augment
 from lentigo.data.cache import open_images
 from lentigo.data.catalog import Catalog

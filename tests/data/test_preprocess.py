@@ -12,7 +12,7 @@ from PIL import Image
 from pydantic import ValidationError
 from torchvision import transforms
 
-from lentigo.core.config import load_recipe
+from lentigo.core.recipes import load_recipe
 from lentigo.data.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 
 FILTERS = {

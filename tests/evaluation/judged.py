@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lentigo.core.config import load_recipe
 from lentigo.core.predictions import Predictions
+from lentigo.core.recipes import load_recipe
 from lentigo.core.run_dir import RunDir
 
 

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from lentigo.core.config import load_recipe
 from lentigo.core.files import write_text_atomic
 from lentigo.core.predictions import Predictions
+from lentigo.core.recipes import load_recipe
 from lentigo.core.run_dir import RunDir
 from lentigo.core.taxonomy import CLASS_CODES, MALIGNANT_LABELS
 from lentigo.data.catalog import Catalog, Row

@@ -17,9 +17,10 @@ from typing import Any
 import pytest
 import tomli_w
 
-from lentigo.core.config import Config, load_recipe, merge_recipe
+from lentigo.core.config import Config
 from lentigo.core.errors import CheckpointError, ConfigError, DataError, Stopped
 from lentigo.core.predictions import Predictions
+from lentigo.core.recipes import load_recipe, merge_recipe
 from lentigo.core.run_dir import RunDir
 from lentigo.data.catalog import Catalog
 from lentigo.evaluation.run_evaluation import evaluate_run

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from lentigo.core.config import load_recipe
 from lentigo.core.errors import ConfigError, MissingExtraError
+from lentigo.core.recipes import load_recipe
 from lentigo.models import network as network_module
 from lentigo.models.network import (
     ARCHITECTURES,

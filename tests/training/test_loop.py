@@ -15,9 +15,10 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from lentigo.core.config import RegularizationConfig, load_recipe
+from lentigo.core.config import RegularizationConfig
 from lentigo.core.errors import ConfigError, DataError
 from lentigo.core.predictions import Predictions
+from lentigo.core.recipes import load_recipe
 from lentigo.core.run_dir import RunDir
 from lentigo.data.cache import open_images
 from lentigo.data.catalog import Catalog

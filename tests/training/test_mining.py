@@ -17,9 +17,10 @@ import torch
 from lightning_fabric import Fabric
 from torch.nn import functional
 
-from lentigo.core.config import MiningConfig, load_recipe, merge_recipe
+from lentigo.core.config import MiningConfig
 from lentigo.core.errors import CheckpointError, ConfigError, DataError, Stopped
 from lentigo.core.predictions import Predictions
+from lentigo.core.recipes import load_recipe, merge_recipe
 from lentigo.core.run_dir import RunDir
 from lentigo.data.catalog import Catalog
 from lentigo.data.dataset import LesionDataset

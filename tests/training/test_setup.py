@@ -11,8 +11,8 @@ from types import ModuleType
 import pytest
 from lightning_fabric import Fabric
 
-from lentigo.core.config import load_recipe
 from lentigo.core.errors import ConfigError, DataError
+from lentigo.core.recipes import load_recipe
 from lentigo.data.catalog import Catalog
 from lentigo.data.preprocess import Preprocess
 from lentigo.training.events import Event, describe

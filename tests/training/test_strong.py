@@ -13,9 +13,9 @@ from lightning_fabric import Fabric
 from torch import nn
 from torch.nn import functional
 
-from lentigo.core.config import load_recipe
 from lentigo.core.errors import CheckpointError, ConfigError
 from lentigo.core.predictions import Predictions
+from lentigo.core.recipes import load_recipe
 from lentigo.core.run_dir import RunDir
 from lentigo.data.cache import open_images
 from lentigo.data.catalog import Catalog

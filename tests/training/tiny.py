@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lentigo.core.config import Config, load_recipe, parse_config
+from lentigo.core.config import Config
 from lentigo.core.predictions import Predictions
+from lentigo.core.recipes import load_recipe, parse_config
 from lentigo.core.run_dir import RunDir
 from lentigo.data.catalog import Catalog, read_catalog_csv
 from lentigo.models.network import ARCHITECTURES, Architecture

@@ -44,7 +44,7 @@ def show_config(
 
     `lentigo config --keys`
     """
-    from lentigo.core.config import all_keys, load_recipe, recipe_names
+    from lentigo.core.recipes import all_keys, load_recipe, recipe_names
 
     if keys:
         table = all_keys()

@@ -199,7 +199,7 @@ def show(
     `lentigo data show ham10000.csv --out figures`
     """
     console.require_training()
-    from lentigo.core.config import load_recipe
+    from lentigo.core.recipes import load_recipe
     from lentigo.data.sources import load_catalog
     from lentigo.evaluation.show_data import show_data
 

@@ -47,7 +47,7 @@ def train(
     `lentigo train --resume runs/20260101-1200-mobilenet_v2-7f3a`
     """
     console.require_training()
-    from lentigo.core.config import load_recipe
+    from lentigo.core.recipes import load_recipe
     from lentigo.core.run_dir import RunDir
     from lentigo.data.sources import load_catalog
     from lentigo.evaluation.run_evaluation import epoch_scores

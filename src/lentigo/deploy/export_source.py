@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from lentigo.core.config import Config, load_recipe
+from lentigo.core.config import Config
 from lentigo.core.errors import CheckpointError, DataError
 from lentigo.core.predictions import Predictions
+from lentigo.core.recipes import load_recipe
 from lentigo.core.run_dir import RunDir
 from lentigo.data.cache import ImageSource, open_images
 from lentigo.data.catalog import Catalog

@@ -9,7 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from lentigo.core.config import Config, load_recipe
+from lentigo.core.config import Config
+from lentigo.core.recipes import load_recipe
 from lentigo.core.run_dir import RunDir
 from lentigo.core.shipped import shipped_start
 from lentigo.core.taxonomy import CLASSES, NUM_CLASSES

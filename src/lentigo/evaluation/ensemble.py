@@ -20,10 +20,10 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from lentigo.core.config import load_recipe
 from lentigo.core.errors import CheckpointError, ConfigError, DataError
 from lentigo.core.files import write_json_atomic, write_text_atomic
 from lentigo.core.predictions import Predictions
+from lentigo.core.recipes import load_recipe
 from lentigo.core.run_dir import RunDir
 from lentigo.evaluation.arms import Arm, align, read_arms
 from lentigo.evaluation.compare import Comparisons, compare

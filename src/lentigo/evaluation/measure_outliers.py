@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from lentigo.core.config import load_recipe
 from lentigo.core.errors import ConfigError, DataError, first_five
 from lentigo.core.files import write_json_atomic
+from lentigo.core.recipes import load_recipe
 from lentigo.core.run_dir import RunDir
 from lentigo.core.taxonomy import CLASS_CODES
 from lentigo.data.cache import ImageSource, open_images

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torch
 
-from lentigo.core.config import load_recipe
 from lentigo.core.errors import CheckpointError, ConfigError, DataError
 from lentigo.core.files import write_json_atomic, write_text_atomic
 from lentigo.core.predictions import Predictions
+from lentigo.core.recipes import load_recipe
 from lentigo.core.run_dir import RunDir
 from lentigo.data.cache import open_images
 from lentigo.data.catalog import Catalog

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lentigo.core.config import Config, load_recipe
+from lentigo.core.config import Config
 from lentigo.core.errors import DataError, first_five
 from lentigo.core.predictions import Predictions
+from lentigo.core.recipes import load_recipe
 from lentigo.core.run_dir import RunDir
 from lentigo.core.taxonomy import CLASS_CODES
 from lentigo.data.catalog import Catalog

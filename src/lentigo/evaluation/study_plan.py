@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from lentigo.core.config import Config, load_recipe
+from lentigo.core.config import Config
 from lentigo.core.errors import CheckpointError, ConfigError, DataError, first_five
+from lentigo.core.recipes import load_recipe
 from lentigo.core.run_dir import RunDir
 from lentigo.data.catalog import Catalog
 from lentigo.evaluation.study import Item, Study

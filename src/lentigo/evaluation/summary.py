@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lentigo.core.config import load_recipe
 from lentigo.core.errors import DataError
 from lentigo.core.files import write_json_atomic
+from lentigo.core.recipes import load_recipe
 from lentigo.core.run_dir import RunDir
 from lentigo.evaluation.run_metrics import read_metrics
 from lentigo.evaluation.run_records import read_log

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import torch
 
-from lentigo.core.config import Config, load_recipe, merge_recipe, parse_config
+from lentigo.core.config import Config
 from lentigo.core.errors import CheckpointError, ConfigError
+from lentigo.core.recipes import load_recipe, merge_recipe, parse_config
 from lentigo.core.run_dir import RunDir, round_number
 from lentigo.data.cache import open_images
 from lentigo.data.catalog import Catalog

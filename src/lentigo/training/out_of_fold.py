@@ -16,9 +16,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lentigo.core.config import Config, parse_config
+from lentigo.core.config import Config
 from lentigo.core.errors import ConfigError, Stopped
 from lentigo.core.predictions import Predictions
+from lentigo.core.recipes import parse_config
 from lentigo.core.run_dir import RunDir
 from lentigo.core.seeding import derive_seed
 from lentigo.core.taxonomy import NUM_CLASSES

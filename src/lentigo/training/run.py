@@ -22,10 +22,11 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments import TorchElasticEnvironment
 from lightning_fabric.strategies import DDPStrategy
 
-from lentigo.core.config import Config, load_recipe
+from lentigo.core.config import Config
 from lentigo.core.environment import describe_environment
 from lentigo.core.errors import CheckpointError, ConfigError
 from lentigo.core.files import write_json_atomic, write_text_atomic
+from lentigo.core.recipes import load_recipe
 from lentigo.core.run_dir import RunDir
 from lentigo.data.catalog import Catalog, read_catalog_csv
 from lentigo.training.events import Event, Listener, Message, describe
