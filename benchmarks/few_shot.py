@@ -39,10 +39,11 @@ from lentigo.evaluation.run_evaluation import epoch_scores
 from lentigo.models.checkpoint import load_checkpoint
 from lentigo.models.network import find_architecture
 from lentigo.models.weights import origin_name, read_tensors, weights_path
+from lentigo.training.devices import Devices
 from lentigo.training.events import Event
 from lentigo.training.inference import predict_logits
 from lentigo.training.rows import build_preprocess, judged_rows
-from lentigo.training.run import Devices, start_run
+from lentigo.training.run import start_run
 
 RECIPE = "quick"
 CHANGES = (

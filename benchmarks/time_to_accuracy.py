@@ -32,9 +32,10 @@ from lentigo.data.catalog import Catalog
 from lentigo.data.sources import load_catalog
 from lentigo.evaluation.run_evaluation import epoch_scores
 from lentigo.models.weights import origin_name
+from lentigo.training.devices import Devices
 from lentigo.training.events import EpochDone, Event, describe
 from lentigo.training.rows import judged_rows, training_rows
-from lentigo.training.run import Devices, start_run
+from lentigo.training.run import start_run
 
 ARCHITECTURE, RECIPE, BATCH_SIZE = "mobilenet_v3_large", "paper-v3", 8
 WARM_UP_STEPS = 3

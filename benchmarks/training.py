@@ -35,7 +35,7 @@ from lentigo.data.sources import load_catalog
 from lentigo.data.synthetic import write_synthetic
 from lentigo.evaluation.run_evaluation import epoch_scores
 from lentigo.training import loop
-from lentigo.training.run import Devices, open_fabric
+from lentigo.training.devices import Devices, open_fabric
 
 RECIPES = {"mobilenet_v3_large": "paper-v3", "mobilenet_v2": "paper-v2"}
 

@@ -233,7 +233,8 @@ def train(
     _require_training()
     from lentigo.core.recipes import load_recipe
     from lentigo.evaluation.run_evaluation import epoch_scores
-    from lentigo.training.run import Devices, start_run
+    from lentigo.training.devices import Devices
+    from lentigo.training.run import start_run
 
     given = {"model.weights": weights, "training.seed": seed}
     changes = dict(settings or {}) | {key: value for key, value in given.items() if value is not None}
@@ -268,7 +269,8 @@ def resume(
     """
     _require_training()
     from lentigo.evaluation.run_evaluation import epoch_scores
-    from lentigo.training.run import Devices, resume_run
+    from lentigo.training.devices import Devices
+    from lentigo.training.run import resume_run
 
     return _finished(*resume_run(_path(run), where=Devices(accelerator), score=epoch_scores, listen=_listener(say)))
 
@@ -328,8 +330,8 @@ def mine(
     """
     _require_training()
     from lentigo.evaluation.run_evaluation import epoch_scores
+    from lentigo.training.devices import Devices
     from lentigo.training.mining_run import mine_run
-    from lentigo.training.run import Devices
 
     parent = _run(run)
     changes = dict(settings or {}) | ({} if seed is None else {"training.seed": seed})

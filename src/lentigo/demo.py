@@ -16,8 +16,9 @@ from lentigo.data.synthetic import write_synthetic
 from lentigo.evaluation.evaluate import Judgement
 from lentigo.evaluation.run_evaluation import epoch_scores, evaluate_run
 from lentigo.evaluation.show_data import show_data
+from lentigo.training.devices import Devices
 from lentigo.training.events import Listener, Message
-from lentigo.training.run import Devices, start_run
+from lentigo.training.run import start_run
 
 RECIPE = "demo"
 FRACTIONS = {"train": 0.7, "val": 0.3}

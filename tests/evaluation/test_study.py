@@ -31,8 +31,8 @@ from lentigo.evaluation.study_run import Steps, StudyRunner, _without_folders
 from lentigo.models.checkpoint import load_checkpoint, load_tensors, save_checkpoint
 from lentigo.models.network import ARCHITECTURES
 from lentigo.models.weights import WeightsReport
+from lentigo.training.devices import Devices
 from lentigo.training.loop import Outcome
-from lentigo.training.run import Devices
 
 Training = tuple[RunDir, Outcome]
 HARDNESS = Path("mining") / "out-of-fold-1234" / "hardness.csv"

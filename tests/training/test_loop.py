@@ -28,12 +28,14 @@ from lentigo.models.checkpoint import load_checkpoint, load_tensors
 from lentigo.models.network import build_network
 from lentigo.training import inference, loop
 from lentigo.training.clock import Clock
+from lentigo.training.devices import Devices, open_fabric
 from lentigo.training.ema import WARMUP_STEPS, build_average
 from lentigo.training.events import Decoding, EpochDone, Event, Message, StepDone, Validating, describe
 from lentigo.training.loop import Trainer
 from lentigo.training.mixing import Mixer
+from lentigo.training.plan import plan_run
 from lentigo.training.rows import training_rows
-from lentigo.training.run import Devices, open_fabric, plan_run, start_run
+from lentigo.training.run import start_run
 
 
 def read_log(run: RunDir) -> list[dict[str, str]]:

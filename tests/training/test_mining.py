@@ -28,6 +28,7 @@ from lentigo.data.duplicates import known_groups
 from lentigo.data.sampling import class_weights, draw_probabilities, epoch_order
 from lentigo.models.checkpoint import load_tensors
 from lentigo.training import out_of_fold
+from lentigo.training.devices import Devices
 from lentigo.training.events import Event, Message, StepDone
 from lentigo.training.loop import Outcome, Trainer
 from lentigo.training.mining import (
@@ -40,7 +41,7 @@ from lentigo.training.mining import (
 from lentigo.training.mining_run import merge_round, mine_run, round_config
 from lentigo.training.mining_table import RoundTable, ramped
 from lentigo.training.rows import training_rows
-from lentigo.training.run import Devices, start_run
+from lentigo.training.run import start_run
 from lentigo.training.state import config_digest
 
 MINING = MiningConfig(method="out_of_fold")  # type: ignore[call-arg]

@@ -19,9 +19,10 @@ from lentigo.core.recipes import load_recipe, parse_config
 from lentigo.core.run_dir import RunDir
 from lentigo.data.catalog import Catalog, read_catalog_csv
 from lentigo.models.network import ARCHITECTURES, Architecture
+from lentigo.training.devices import Devices
 from lentigo.training.events import Listener
 from lentigo.training.loop import Outcome
-from lentigo.training.run import Devices, resume_run, start_run
+from lentigo.training.run import resume_run, start_run
 
 
 def _block(inputs: int, outputs: int, groups: int) -> nn.Module:

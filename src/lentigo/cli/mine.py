@@ -44,8 +44,8 @@ def mine(
     from lentigo.cli.train import finish_training
     from lentigo.core.run_dir import RunDir
     from lentigo.evaluation.run_evaluation import epoch_scores
+    from lentigo.training.devices import Devices
     from lentigo.training.mining_run import mine_run
-    from lentigo.training.run import Devices
 
     parent = RunDir.open(run)
     changes = [*(overrides or []), *([f"training.seed={seed}"] if seed is not None else [])]

@@ -46,7 +46,7 @@ def study(
     from lentigo.evaluation.study import load_study
     from lentigo.evaluation.study_plan import Folders, check_weights, plan_study, trainings
     from lentigo.evaluation.study_run import StudyRunner, check_time_limit
-    from lentigo.training.run import Devices
+    from lentigo.training.devices import Devices
 
     limit_min = 0.0 if time_limit is None else check_time_limit(parse_minutes(time_limit))
     grid, rows = load_study(file), tuple(only or ())

@@ -51,7 +51,9 @@ def train(
     from lentigo.core.run_dir import RunDir
     from lentigo.data.sources import load_catalog
     from lentigo.evaluation.run_evaluation import epoch_scores
-    from lentigo.training.run import Devices, plan_run, read_catalog, resume_run, start_run
+    from lentigo.training.devices import Devices
+    from lentigo.training.plan import plan_run
+    from lentigo.training.run import read_catalog, resume_run, start_run
 
     where = Devices(accelerator, devices, num_nodes)
     if resume is not None:

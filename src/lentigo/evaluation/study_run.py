@@ -30,10 +30,11 @@ from lentigo.evaluation.study_plan import (
     trainings,
 )
 from lentigo.evaluation.summary import summarise_run
+from lentigo.training.devices import Devices
 from lentigo.training.events import Listener, Message, Validating
 from lentigo.training.loop import Outcome, Score
 from lentigo.training.mining_run import mine_run
-from lentigo.training.run import Devices, resume_run, start_run
+from lentigo.training.run import resume_run, start_run
 
 Training = tuple[RunDir, Outcome]
 

@@ -20,10 +20,11 @@ from lentigo.core.environment import describe_environment
 from lentigo.core.files import write_json_atomic
 from lentigo.data.sources import load_catalog
 from lentigo.data.unlabelled import gather_unlabelled
+from lentigo.training.devices import Devices, open_fabric
 from lentigo.training.distill_loop import Distiller
 from lentigo.training.distill_settings import DistillSettings, StartDir
 from lentigo.training.events import Listener, Message
-from lentigo.training.run import Devices, Recorder, open_fabric
+from lentigo.training.recorder import Recorder
 
 Accelerator = Literal["auto", "cpu", "cuda", "mps"]
 

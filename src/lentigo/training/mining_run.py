@@ -15,6 +15,7 @@ from lentigo.data.cache import open_images
 from lentigo.data.catalog import Catalog
 from lentigo.data.dataset import LesionDataset
 from lentigo.models.checkpoint import load_checkpoint
+from lentigo.training.devices import Devices, judging_device
 from lentigo.training.events import Listener, Message
 from lentigo.training.inference import predict_logits
 from lentigo.training.loop import Outcome, Score
@@ -28,7 +29,7 @@ from lentigo.training.mining import (
 from lentigo.training.mining_table import RoundTable
 from lentigo.training.out_of_fold import out_of_fold_hardness
 from lentigo.training.rows import training_rows
-from lentigo.training.run import Devices, judging_device, read_catalog, start_run
+from lentigo.training.run import read_catalog, start_run
 
 
 def mine_run(

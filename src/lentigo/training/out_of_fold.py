@@ -30,13 +30,14 @@ from lentigo.data.duplicates import known_groups
 from lentigo.data.splits import fold_assignment
 from lentigo.models.checkpoint import is_model, load_checkpoint
 from lentigo.models.weights import weights_path
+from lentigo.training.devices import Devices, judging_device
 from lentigo.training.events import Listener, Message
 from lentigo.training.inference import extract_features, predict_with_features
 from lentigo.training.loop import Score
 from lentigo.training.mining import measure_hardness, neighbor_agreement
 from lentigo.training.mining_table import Floats, RoundTable
 from lentigo.training.rows import training_rows
-from lentigo.training.run import Devices, judging_device, resume_run, start_run
+from lentigo.training.run import resume_run, start_run
 from lentigo.training.state import config_digest
 
 _SEED_LIMIT = 2**31

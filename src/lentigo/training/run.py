@@ -1,26 +1,17 @@
-"""Starting, planning and resuming a run: the folder, its lock and status around the loop."""
+"""Starting and resuming a run: the folder, its lock and status around the loop."""
 
 from __future__ import annotations
 
-import atexit
 import csv
 import json
-import resource
-import statistics
-import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, replace
-from datetime import datetime
-from itertools import pairwise
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.plugins.environments import TorchElasticEnvironment
-from lightning_fabric.strategies import DDPStrategy
 
 from lentigo.core.config import Config
 from lentigo.core.environment import describe_environment
@@ -29,87 +20,11 @@ from lentigo.core.files import write_json_atomic, write_text_atomic
 from lentigo.core.recipes import load_recipe
 from lentigo.core.run_dir import RunDir
 from lentigo.data.catalog import Catalog, read_catalog_csv
-from lentigo.training.events import Event, Listener, Message, describe
+from lentigo.training.devices import Devices, open_fabric
+from lentigo.training.events import Listener, Message
 from lentigo.training.loop import Outcome, Score, Trainer
 from lentigo.training.mining_table import RoundTable
-
-PLAN_STEPS = 4
-
-
-@dataclass(frozen=True)
-class Devices:
-    """Where to train: `accelerator` auto takes a CUDA GPU where there is one, else the CPU; `devices` a node."""
-
-    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    devices: int = 1
-    num_nodes: int = 1
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a training would do, measured on a few steps."""
-
-    train_images: int
-    val_images: int
-    steps_per_epoch: int
-    epochs: int
-    seconds_per_step: float
-    eta_min: float
-    cache_mb: float
-    peak_memory_mb: float
-    peak_gpu_memory_mb: float
-    parameters: int
-    rank: int = 0
-
-
-def open_fabric(config: Config, where: Devices) -> Fabric:
-    """Fabric, launched; a request that the machine cannot meet is a ConfigError.
-
-    Under torchrun the processes exist already; otherwise Fabric starts the others of this node.
-    """
-    accelerator = where.accelerator
-    if accelerator == "auto":
-        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
-    if accelerator == "cuda":
-        found = torch.cuda.device_count()
-        if found < where.devices:
-            raise ConfigError(
-                f"--devices {where.devices}: found {found} CUDA devices",
-                "Pass fewer devices, or --accelerator cpu.",
-            )
-    if accelerator == "mps" and not torch.backends.mps.is_available():
-        raise ConfigError("--accelerator mps: this machine has none", "Pass --accelerator cpu or cuda.")
-    wanted = where.devices * where.num_nodes
-    if TorchElasticEnvironment.detect() and (started := TorchElasticEnvironment().world_size()) != wanted:
-        raise ConfigError(
-            f"torchrun started {started} processes, but --devices {where.devices} x "
-            f"--num-nodes {where.num_nodes} asks for {wanted}",
-            "Pass torchrun's --nproc-per-node as --devices and its --nnodes as --num-nodes.",
-        )
-    precision = config.training.precision
-    if precision == "auto":
-        precision = "bf16" if accelerator == "cuda" else "32"
-    if precision == "16" and accelerator == "cpu":
-        raise ConfigError("training.precision = 16 needs a GPU; found a CPU", "Pass training.precision=32 or bf16.")
-    fabric = Fabric(
-        accelerator=accelerator,
-        devices=where.devices,
-        num_nodes=where.num_nodes,
-        # Each process keeps its own BatchNorm statistics and the loop averages them; DDP's default would
-        # overwrite them with the first process's at every step.
-        strategy=DDPStrategy(broadcast_buffers=False) if wanted > 1 else "auto",
-        precision={"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[precision],
-    )
-    fabric.launch()
-    if wanted > 1:
-        atexit.register(_leave_group)
-    return fabric
-
-
-def _leave_group() -> None:
-    """Stop gloo's threads before the interpreter ends; left running, they abort the process now and then."""
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+from lentigo.training.recorder import Recorder
 
 
 def start_run(
@@ -128,7 +43,7 @@ def start_run(
 
     `table` makes it a round of hard mining, kept as mining/round-`number`.csv.
     """
-    _check_round(config, table)
+    check_round(config, table)
     fabric = open_fabric(config, where)
     if name is not None and fabric.is_global_zero:
         RunDir.check_name(root, name)
@@ -176,20 +91,14 @@ def resume_run(path: Path, *, where: Devices, score: Score, listen: Listener) ->
         return run, _fit(trainer, run, fabric)
 
 
-def _check_round(config: Config, table: RoundTable | None) -> None:
+def check_round(config: Config, table: RoundTable | None) -> None:
+    """ConfigError where the recipe mines and there is no table of a round to train on."""
     if config.mining.method != "none" and table is None:
         recipe = "THIS/config.toml" if config.mining.parent else config.about.name
         raise ConfigError(
             f"the recipe {config.about.name} continues a finished run by hard mining",
             f"Run `lentigo mine {config.mining.parent or 'RUN'} --recipe {recipe}`.",
         )
-
-
-def judging_device(where: Devices) -> str:
-    """Where single images are scored outside a training: as `where` says, auto as for a training."""
-    if where.accelerator != "auto":
-        return where.accelerator
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _describe_session() -> dict[str, Any]:
@@ -232,47 +141,6 @@ def _catalog_name(run: RunDir) -> str:
         return run.catalog.stem
 
 
-def plan_run(config: Config, catalog: Catalog, *, where: Devices, score: Score, listen: Listener) -> Plan:
-    """Build everything, time a few steps, start no run."""
-    _check_round(config, None)
-    fabric = open_fabric(config, where)
-    trainer = Trainer(config, catalog, fabric, score, Recorder(listen, silent=not fabric.is_global_zero))
-    trainer.prepare_epoch(config.optimizer.head_only_epochs)
-    epochs, small_epochs = config.training.epochs, config.training.small_epochs
-    seconds_per_step = _step_s(trainer, small_epochs)
-    small_step_s = _step_s(trainer, 0) if small_epochs else 0.0
-    # Validation runs forward only, at the full size: about a third of a training step for as many images.
-    val_s = seconds_per_step / 3 * len(trainer.val_data) / config.training.batch_size
-    steps_s = small_epochs * small_step_s + (epochs - small_epochs) * seconds_per_step
-    total_s = trainer.steps_per_epoch * steps_s + epochs * val_s
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return Plan(
-        train_images=len(trainer.train_data),
-        val_images=len(trainer.val_data),
-        steps_per_epoch=trainer.steps_per_epoch,
-        epochs=config.training.epochs,
-        seconds_per_step=round(seconds_per_step, 4),
-        eta_min=round(total_s / 60, 1),
-        cache_mb=round((trainer.train_data.images.cached.nbytes + trainer.val_data.images.cached.nbytes) / 2**20, 1),
-        peak_memory_mb=round(peak / 2**20, 1),
-        peak_gpu_memory_mb=round(torch.cuda.max_memory_allocated() / 2**20, 1) if torch.cuda.is_available() else 0.0,
-        parameters=sum(parameter.numel() for parameter in trainer.network.parameters()),
-        rank=fabric.global_rank,
-    )
-
-
-def _step_s(trainer: Trainer, epoch: int) -> float:
-    """Median seconds of a few steps as in this epoch; the first warms up, and counts only where it is alone."""
-    clock_s = [time.perf_counter()]
-    for number, (images, labels, _) in enumerate(trainer.loader(epoch, 0)):
-        trainer.step(images, labels, number)
-        clock_s.append(time.perf_counter())
-        if number == PLAN_STEPS:
-            break
-    seconds = [later - earlier for earlier, later in pairwise(clock_s)]
-    return statistics.median(seconds[1:] or seconds)
-
-
 def _fit(trainer: Trainer, run: RunDir, fabric: Fabric) -> Outcome:
     if not fabric.is_global_zero:
         return trainer.fit(run)
@@ -309,33 +177,3 @@ def _status(run: RunDir, trainer: Trainer) -> Iterator[None]:
         first_line = str(error).splitlines()[0] if str(error) else ""
         run.write_status("failed", message=f"{type(error).__name__}: {first_line}", **trainer.facts())
         raise
-
-
-class Recorder:
-    """Passes events on and keeps what they say in the run's log.txt, from before the folder exists."""
-
-    def __init__(self, listen: Listener, *, silent: bool) -> None:
-        self._listen, self._silent = listen, silent
-        self._waiting: list[str] = []
-        self._file: Path | None = None
-
-    def __call__(self, event: Event) -> None:
-        """One event; processes other than the first say nothing."""
-        if self._silent:
-            return
-        text = describe(event)
-        if text is not None:
-            self._waiting.append(f"{datetime.now():%Y-%m-%d %H:%M:%S}  {text}\n")
-            self._flush()
-        self._listen(event)
-
-    def attach(self, run: RunDir) -> None:
-        """Write to this run from now on, beginning with what was said before."""
-        self._file = run.console
-        self._flush()
-
-    def _flush(self) -> None:
-        if self._file is not None and not self._silent:
-            with self._file.open("a", encoding="utf-8") as stream:
-                stream.writelines(self._waiting)
-            self._waiting.clear()
