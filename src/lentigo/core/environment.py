@@ -34,7 +34,7 @@ def describe_environment() -> dict[str, Any]:
     """Facts for environment.json and `lentigo doctor`; nothing is imported to find them."""
     return {
         "lentigo": __version__,
-        "commit": _commit(),
+        "commit": commit_of(Path(__file__).resolve().parents[3]),
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "cpu": _cpu_name(),
@@ -61,9 +61,12 @@ def _cpu_name() -> str:
     return names[0] if names else platform.processor()
 
 
-def _commit() -> str:
-    """The checkout's commit, with + for uncommitted changes; empty for an installed package."""
-    root = Path(__file__).resolve().parents[3]
+_NOT_CODE = tuple(f":(exclude){folder}" for folder in ("docs", "results", "studies"))
+"""Written while results come in; a result holds the settings of its study's row itself."""
+
+
+def commit_of(root: Path) -> str:
+    """The checkout's commit, with + where code has uncommitted changes; empty for an installed package."""
     if not (root / ".git").exists():
         return ""
     try:
@@ -75,7 +78,7 @@ def _commit() -> str:
             check=True,
         )
         dirty = subprocess.run(
-            ["git", "-C", str(root), "status", "--porcelain", "-uno"],
+            ["git", "-C", str(root), "status", "--porcelain", "-uno", "--", ".", *_NOT_CODE],
             capture_output=True,
             text=True,
             timeout=5,
