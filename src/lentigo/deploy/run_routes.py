@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from lentigo.core.errors import DataError
 from lentigo.deploy.limits import Refused
 from lentigo.deploy.run_viewer import RunViewer
-from lentigo.deploy.service_models import ClassFacts, Problem, class_facts
+from lentigo.deploy.service_models import ClassFacts, class_facts, refusals
 from lentigo.deploy.suspect_review import Decision
 
 REPORT_POLICY = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'"
@@ -34,18 +34,18 @@ class ReviewRequest(BaseModel):
     label: str = Field("", max_length=10, description="Class code, for `relabel` alone.")
 
 
-def run_router(viewer: RunViewer, refusals: dict[int | str, dict[str, Any]]) -> APIRouter:
-    """Routes to list runs, read reports and suspects, and write decisions; `refusals` are those of every route."""
-    missing = refusals | {404: {"model": Problem, "description": "There is no such run, report or suspect."}}
+def run_router(viewer: RunViewer, always: dict[int | str, dict[str, Any]]) -> APIRouter:
+    """Routes to list runs, read reports and suspects, and write decisions; `always` are the refusals of every route."""
+    missing = always | refusals({404: "There is no such run, report or suspect."})
     router = APIRouter()
     pictures = threading.Semaphore(PICTURES_AT_ONCE)  # a decoded image may take hundreds of megabytes
 
-    @router.get("/api/runs", responses=refusals)
+    @router.get("/api/runs", responses=always)
     def runs() -> list[dict[str, Any]]:
         """Every run: state, scores with n and interval, whether it has a report, and its suspects."""
         return viewer.overview()
 
-    @router.get("/api/classes", responses=refusals)
+    @router.get("/api/classes", responses=always)
     def classes() -> list[ClassFacts]:
         """The seven classes."""
         return class_facts()
@@ -74,14 +74,13 @@ def run_router(viewer: RunViewer, refusals: dict[int | str, dict[str, Any]]) -> 
     @router.post(
         "/api/suspects",
         responses=missing
-        | {
-            status: {"model": Problem, "description": text}
-            for status, text in {
+        | refusals(
+            {
                 409: "The folder of runs cannot be written.",
                 413: "The request is too large.",
                 422: "The decision does not fit the image.",
-            }.items()
-        },
+            }
+        ),
     )
     def review(decision: ReviewRequest) -> dict[str, str]:
         """Write a decision to the run's mining/review.csv; the data set stays as it is."""

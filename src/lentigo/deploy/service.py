@@ -34,30 +34,28 @@ from lentigo.deploy.limits import Gate, Place, Refused, ServiceLimits
 from lentigo.deploy.run_routes import run_router
 from lentigo.deploy.run_viewer import RunViewer
 from lentigo.deploy.service_metrics import CONTENT_TYPE, ServiceMetrics
-from lentigo.deploy.service_models import Health, ImageAnswer, ImageProblem, ModelFacts, Problem, model_facts
+from lentigo.deploy.service_models import Health, ImageAnswer, ImageProblem, ModelFacts, model_facts, refusals
 from lentigo.deploy.site_files import SiteFile, read_model, read_site
 from lentigo.deploy.uploads import FIELD, receive_images
 
 HEALTH_PATH, METRICS_PATH, MODEL_PATH = "/api/health", "/metrics", "/api/model"
 """Monitors ask for them with HEAD too, which the route of all other paths would answer with 404."""
-_REFUSALS: dict[int | str, dict[str, Any]] = {
-    status: {"model": Problem, "description": text}
-    for status, text in {
+_REFUSALS = refusals(
+    {
         400: "The host name is not this service's, or the request cannot be read.",
         401: "The token is missing or wrong.",
         403: "The request comes from a page of another site.",
-    }.items()
-}
-_PREDICT_REFUSALS = _REFUSALS | {
-    status: {"model": Problem, "description": text}
-    for status, text in {
+    }
+)
+_PREDICT_REFUSALS = _REFUSALS | refusals(
+    {
         408: "The request did not arrive in time.",
         413: "A file or the request is too large, or there are too many files.",
         415: "The request is not multipart/form-data.",
         422: "There is no file in the field, another field, or a wrong query.",
         503: "Too busy; Retry-After says when to come back.",
-    }.items()
-}
+    }
+)
 _PREDICT_BODY = {
     "required": True,
     "description": f"Images in the field {FIELD}: JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF, PPM, HEIC or DICOM.",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -24,6 +25,11 @@ class Problem(_Answer):
 
     error: str
     remedy: str
+
+
+def refusals(texts: Mapping[int, str]) -> dict[int | str, dict[str, Any]]:
+    """Status -> why it is answered, as FastAPI takes a route's `responses`; each is a `Problem`."""
+    return {status: {"model": Problem, "description": text} for status, text in texts.items()}
 
 
 class ImageProblem(_Answer):

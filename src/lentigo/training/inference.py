@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from lentigo.core.predictions import Predictions
 from lentigo.core.taxonomy import NUM_CLASSES
 from lentigo.data.dataset import LesionDataset
-from lentigo.models.features import pooled_features
+from lentigo.models.features import logits_and_features, pooled_features
 from lentigo.training.allocator import keep_freed_memory
 
 Progress = Callable[[int, int], None]
@@ -57,15 +57,12 @@ def predict_with_features(
 ) -> tuple[Predictions, NDArray[np.float32]]:
     """What `predict_logits` of one view and `extract_features` give, from one pass, by this process alone."""
     found = _forward(
-        lambda batch: torch.cat(_logits_and_features(network, batch), dim=1),
+        lambda batch: torch.cat(logits_and_features(network, batch), dim=1).float(),
         network,
         dataset,
         range(len(dataset)),
         device=device,
         batch_size=batch_size,
-        num_workers=0,
-        channels_last=True,
-        progress=lambda done: None,
     )
     logits, features = np.split(found, [NUM_CLASSES], axis=1)
     return _table(dataset, np.ascontiguousarray(logits)), np.ascontiguousarray(features)
@@ -82,24 +79,7 @@ def extract_features(
         range(len(dataset)),
         device=device,
         batch_size=batch_size,
-        num_workers=0,
-        channels_last=True,
-        progress=lambda done: None,
     )
-
-
-def _logits_and_features(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits (N, C) and, of the same last feature map, what `pooled_features` gives (N, D)."""
-    if hasattr(network, "forward_features") and hasattr(network, "forward_head"):
-        maps: Tensor = network.forward_features(images)
-        return network.forward_head(maps).float(), network.forward_head(maps, pre_logits=True).float()
-    body = getattr(network, "features", None)
-    if not isinstance(body, nn.Module):
-        return network(images).float(), pooled_features(network, images).float()  # which says what it expects
-    kept: list[Tensor] = []
-    with body.register_forward_hook(lambda module, inputs, output: kept.append(output)):
-        logits: Tensor = network(images)
-    return logits.float(), kept[0].mean(dim=(2, 3)).float()
 
 
 def _forward(
@@ -110,9 +90,9 @@ def _forward(
     *,
     device: torch.device | str,
     batch_size: int,
-    num_workers: int,
-    channels_last: bool,
-    progress: Callable[[int], None],
+    num_workers: int = 0,
+    channels_last: bool = True,
+    progress: Callable[[int], None] = lambda done: None,
 ) -> NDArray[np.float32]:
     """What `function` makes of each indexed image, stacked; `network` is in evaluation mode meanwhile."""
     if torch.device(device).type == "cpu":
