@@ -18,12 +18,12 @@ from lentigo.core.errors import LentigoError
 from lentigo.deploy.activation_map import Heat, activation_maps, color
 from lentigo.deploy.classifier import Classifier
 from lentigo.deploy.guard import describe_bug
+from lentigo.deploy.image_input import UNKNOWN_TO_DECODER
 from lentigo.deploy.uploads import Upload
 
 log = logging.getLogger("lentigo.service")
 
 Answer = dict[str, Any]
-_REMEDY = "Convert it to PNG or JPEG with another program."
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class AnswerPool:
         except Exception as error:  # decoders raise anything on hostile files; the other images are answered
             log.error("no decoding: %s", describe_bug(error))
             message = f"{upload.name} cannot be read ({type(error).__name__})"
-            return {"name": upload.name, "error": message, "remedy": _REMEDY}
+            return {"name": upload.name, "error": message, "remedy": UNKNOWN_TO_DECODER}
         pixels = prepared.pixels[None]
         judged = self.classifier.judge(pixels)
         flags = [prepared.quality_flags]

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from lentigo.core.errors import ConfigError, LentigoError
 from lentigo.deploy.classifier import Classifier, Judged, Pixels, Prepared
+from lentigo.deploy.image_input import UNKNOWN_TO_DECODER
 from lentigo.deploy.inputs import Item, printable
 from lentigo.deploy.prediction import Prediction
 
@@ -144,5 +145,5 @@ def _prepare(classifier: Classifier, item: Item) -> Prepared | Failure:
         return Failure(
             item.name,
             printable(f"{item.name} cannot be read ({kind}{f': {error}' if str(error) else ''})"),
-            "Convert it to PNG or JPEG with another program.",
+            UNKNOWN_TO_DECODER,
         )

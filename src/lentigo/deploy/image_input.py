@@ -28,6 +28,8 @@ ImageInput = str | Path | bytes | bytearray | memoryview | BinaryFile | Image.Im
 or (H, W, 4) uint8, 0..255."""
 
 _ONE_IMAGE = (str, Path, bytes, bytearray, memoryview, BinaryFile, Image.Image, np.ndarray)
+UNKNOWN_TO_DECODER = "Convert it to PNG or JPEG with another program."
+"""What to do where a decoder raises what none of its own refusals is."""
 _ARRAY_SHAPES = "(H, W), (H, W, 3) or (H, W, 4)"
 
 
